@@ -1,0 +1,73 @@
+"""Config: every setting, frozen, read once from file, environment and flags, then passed on.
+
+A field, its default and its meaning stand in one line of sight. `portico.example.toml` shows all of them;
+a test holds it against these types.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[model]]` of the file: a model to serve from the start."""
+
+    name: str
+    source: str | None = None  # hub id, GGUF path or URL of a server; default: looked up by `name`
+    served_names: tuple[str, ...] = ()  # further names clients may use
+    engine: str | None = None  # llamacpp, or the URL of a server that speaks OpenAI
+    api_key: str | None = None  # sent to that server
+    context: int | None = None  # tokens; default: what the model was trained with
+    parallel: int | None = None  # requests answered at once; default: the server's `parallel`
+    keep_alive: str | float | None = None  # default: the server's `keep_alive`
+    chat_template: Path | None = None  # Jinja file used instead of the model's own
+    chat_fallback: Literal["error", "prompt"] | None = None  # what chat does without a template
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    # ---- where it listens
+    host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for every interface
+    port: int = 11434  # 0 takes a free port
+    origins: tuple[str, ...] = ()  # browser origins allowed besides local ones; `*` matches anything
+    api_keys: tuple[str, ...] = ()  # keys that callers may send; none: no key is asked for
+    api_key_file: Path | None = None  # one key a line, added to `api_keys`
+
+    # ---- what it serves
+    models: tuple[ModelEntry, ...] = ()  # `[[model]]` tables; none: portico-tiny
+    aliases: dict[str, str] = {}  # name a client sends -> model that answers
+    engine: str | None = None  # engine for models named without one: llamacpp or a URL
+    engine_api_key: str | None = None  # key sent to an engine given by URL
+    served_model_names: tuple[str, ...] = ()  # further names of the first model
+    chat_template: Path | None = None  # Jinja file for models served by name
+    chat_fallback: Literal["error", "prompt"] = "error"  # "prompt": chat without a template as plain text
+    context: int | None = None  # tokens of context; default: what each model was trained with
+    parallel: int = 4  # requests one embedded engine answers at once; each has the whole context
+    threads: int | None = None  # CPU threads of an embedded engine; default: one a core
+    keep_alive: str | float = "5m"  # how long an idle model stays loaded; 0 unloads at once, negative never
+    max_loaded_models: int = 0  # embedded models loaded at once; 0: no limit
+    max_queue: int = 512  # requests that may wait for a model before others are turned away
+    load_timeout: float = 300.0  # seconds without progress before a load counts as failed
+
+    # ---- where things are kept
+    home: Path | None = None  # data folder; default PORTICO_HOME, else XDG_DATA_HOME/portico
+    ollama_models: Path | None = None  # Ollama's own model folder, read if it exists
+
+    # ---- limits against bad callers
+    max_body_bytes: int = 128 * 1024 * 1024  # larger request bodies get 413
+    max_header_bytes: int = 64 * 1024  # larger request headers get 431
+    max_connections: int = 4096  # further connections get 503
+    header_timeout: float = 20.0  # seconds for a request's headers to arrive
+    body_timeout: float = 60.0  # seconds a request's body may make no progress
+    idle_timeout: float = 75.0  # seconds a connection may stay silent between requests
+    first_token_timeout: float = 600.0  # seconds an engine may think before its first byte
+    token_timeout: float = 300.0  # seconds between two bytes of an engine
+    shutdown_timeout: float = 30.0  # seconds running requests get to finish at SIGTERM
+
+    # ---- what it says
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_prompts: bool = False  # write prompts and answers to the log
+    ollama_version: str = "0.33.0"  # what /api/version answers; clients refuse versions they think too old

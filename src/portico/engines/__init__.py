@@ -1,0 +1,130 @@
+"""What runs models. Every engine ends as a URL that speaks OpenAI's HTTP.
+
+The values and the one protocol that all engines share stand here; an engine is one file beside this one,
+and the supervisor owns them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from portico.messages import ChatRequest, Value
+from portico.web import Upstream
+
+State = Literal["stopped", "starting", "ready", "stopping", "failed"]
+
+
+class Facts(Value, frozen=True, kw_only=True):
+    """What is known about a model from its files or from the server that has it. Unknown is None."""
+
+    architecture: str | None = None
+    family: str | None = None
+    parameters: int | None = None
+    """Number of weights."""
+    quantization: str | None = None
+    """llama.cpp's or Hugging Face's name: F16, Q4_K_M, BF16, ..."""
+    format: str | None = None
+    """gguf or safetensors; None for a model somewhere else."""
+    context: int | None = None
+    """Tokens the model was trained with."""
+    embedding: int | None = None
+    """Width of its hidden state."""
+    capabilities: tuple[str, ...] = ("completion",)
+    """Ollama's words: completion, tools, insert, vision, embedding, thinking."""
+    chat_template: str | None = None
+    license: str | None = None
+    size: int | None = None
+    """Bytes on disk."""
+    digest: str | None = None
+    """64 hex digits, without `sha256:`."""
+    modified: float | None = None
+    """Seconds since the epoch."""
+    metadata: dict[str, object] = {}
+    """Further keys for Ollama's model_info, such as `general.basename` or `tokenizer.ggml.model`."""
+
+
+class ModelSpec(Value, frozen=True, kw_only=True):
+    """A model that can be run: what it is called and everything its engine needs to start."""
+
+    name: str
+    """Its one canonical name, as listed."""
+    engine: str
+    """llamacpp or remote."""
+    source: str
+    """llamacpp: path of the GGUF file. remote: URL of the server, with or without /v1."""
+    served_name: str = ""
+    """What its engine calls it; empty: the same as `name`."""
+    api_key: str | None = None
+    """remote: the key that server wants."""
+    aliases: tuple[str, ...] = ()
+    context: int | None = None
+    parallel: int = 4
+    threads: int | None = None
+    keep_alive: float = 300.0
+    """Seconds; negative: for ever."""
+    chat_template: str | None = None
+    """Jinja text used instead of the model's own."""
+    chat_fallback: Literal["error", "prompt"] = "error"
+    mmproj: str | None = None
+    """Path of the projector that lets a GGUF model see images."""
+    facts: Facts = Facts()
+
+
+class Abilities(Value, frozen=True, kw_only=True):
+    """What an engine's HTTP does by itself; what it does not, the gateway makes right."""
+
+    relays: bool = True
+    """Its replies are OpenAI's to the letter and may be passed on as they are."""
+    sees_hangup: bool = True
+    """A closed connection stops a request that is not streamed; otherwise it is always asked to stream."""
+    forces_tools: bool = True
+    """tool_choice required and named are enforced."""
+    multiple: bool = True
+    """n > 1 and several prompts work in one request, with the usage summed."""
+    echo: bool = True
+    """Completions repeat the prompt when asked."""
+
+
+class Replica(Protocol):
+    """A running copy of a model. Ready when it is handed out; it may die at any time after."""
+
+    spec: ModelSpec
+    served_name: str
+    upstream: Upstream
+    context: int | None
+    abilities: Abilities
+    pid: int | None
+
+    async def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Token ids of `text`. `special`: with the tokens the model puts before a prompt.
+        Raises Unsupported where the server has no tokenizer route."""
+        ...
+
+    async def pieces(self, text: str) -> tuple[str, ...]: ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str: ...
+
+    async def render(self, request: ChatRequest) -> str:
+        """The prompt that the model's chat template makes of these messages and tools."""
+        ...
+
+    async def count(self, request: ChatRequest) -> int:
+        """Tokens of that prompt."""
+        ...
+
+    def died(self) -> str | None:
+        """None while the engine lives; else the last lines of its log."""
+        ...
+
+
+class Engine(Protocol):
+    """Starts and stops replicas of one kind. Only the supervisor calls it."""
+
+    async def start(self, spec: ModelSpec) -> Replica:
+        """A replica that answers. Raises EngineStartFailed, UpstreamUnreachable."""
+        ...
+
+    async def stop(self, replica: Replica) -> None:
+        """Ends it and everything it started; returns when it is gone."""
+        ...

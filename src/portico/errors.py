@@ -1,0 +1,267 @@
+"""The one tree of errors. Each says what went wrong, with which thing, and what to do.
+
+    PorticoError
+    ├── ConfigError                 a setting is wrong: names file, key and the nearest known key
+    ├── RequestError                the caller can mend it                        400
+    │   ├── InvalidRequest          a field is wrong or missing                   400
+    │   ├── ContextLengthExceeded   the prompt does not fit: both numbers         400
+    │   ├── Unsupported             this model or engine cannot do that           400
+    │   ├── TemplateMissing         a base model was asked to chat                400
+    │   ├── Unauthorized            no key or a wrong one                         401
+    │   ├── Forbidden               origin or host not allowed, or a cloud route  403
+    │   ├── RouteNotFound           no such path                                  404
+    │   ├── ModelNotFound           no such model: names the nearest              404
+    │   ├── MethodNotAllowed        the path has other methods                    405
+    │   ├── RequestTimeout          the caller stopped sending its request        408
+    │   └── BodyTooLarge            over the limit: both numbers                  413
+    ├── EngineError                 the engine could not do its part
+    │   ├── EngineStartFailed       with the log's last lines                     500
+    │   ├── EngineDied              while answering, with the log's last lines    502
+    │   ├── UpstreamUnreachable     nothing answers at that URL                   502
+    │   ├── UpstreamFailed          it answered with an error of its own          its status
+    │   ├── UpstreamTimeout         it was silent for too long                    504
+    │   ├── Busy                    queue full                                    503
+    │   └── ShuttingDown            the server is stopping                        503
+    └── LibraryError                models on disk and on the hub
+        ├── PullFailed              with the hub's own reason                     500
+        ├── Gated                   its owner wants a licence accepted            403
+        ├── DamagedFile             not a model, or a broken one                  400
+        └── NoSpace                 the disk is too small: both numbers           507
+
+A dialect turns `status`, `code` and the message into its own form. `code` is stable: it is part of the API,
+of `--json` and of the log. Facts stay attributes, so that nobody parses a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class PorticoError(Exception):
+    """What every error here derives from: `except PorticoError as error: print(error.code, error)`."""
+
+    status = 500
+    code = "internal"
+    param: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+def near(names: Sequence[str]) -> str:
+    """ " Nearest: a, b." for an error's end, or nothing."""
+    return f" Nearest: {', '.join(names)}." if names else ""
+
+
+class ConfigError(PorticoError):
+    status, code = 500, "config"
+
+
+# ---- the caller can mend it --------------------------------------------------------------------
+
+
+class RequestError(PorticoError):
+    status, code = 400, "invalid_request"
+
+
+class InvalidRequest(RequestError):
+    """A field is wrong or missing; `param` is its path in the body, such as `messages[0].role`."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthExceeded(RequestError):
+    code = "context_length_exceeded"
+
+    def __init__(self, *, tokens: int | None, limit: int | None, param: str | None = "messages") -> None:
+        has = f"has {tokens} tokens" if tokens else "is too long"
+        fits = f"the model's context is {limit} tokens" if limit else "it is over the model's context"
+        super().__init__(f"The prompt {has}, but {fits}. Shorten the prompt.")
+        self.tokens, self.limit, self.param = tokens, limit, param
+
+
+class Unsupported(RequestError):
+    """`feature` is named in the field's words: images, embeddings, suffix, tools, thinking."""
+
+    code = "unsupported"
+
+    def __init__(self, message: str, *, model: str, feature: str) -> None:
+        super().__init__(message)
+        self.model, self.feature = model, feature
+
+
+class TemplateMissing(RequestError):
+    code = "chat_template_missing"
+
+    def __init__(self, *, model: str) -> None:
+        super().__init__(
+            f"Model {model!r} has no chat template, so it cannot chat. Use generate or completions, start the "
+            "server with --chat-template FILE, or with --chat-fallback prompt."
+        )
+        self.model = model
+
+
+class Unauthorized(RequestError):
+    status, code = 401, "invalid_api_key"
+    headers = ((b"www-authenticate", b"Bearer"),)
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server wants an API key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+        )
+
+
+class Forbidden(RequestError):
+    status, code = 403, "forbidden"
+
+
+class RouteNotFound(RequestError):
+    status, code = 404, "not_found"
+
+
+class ModelNotFound(RequestError):
+    status, code = 404, "model_not_found"
+
+    def __init__(self, *, model: str, nearest: Sequence[str] = ()) -> None:
+        super().__init__(f"model {model!r} not found.{near(nearest)}")
+        self.model, self.nearest = model, tuple(nearest)
+
+
+class MethodNotAllowed(RequestError):
+    status, code = 405, "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.headers = ((b"allow", ", ".join(allowed).encode()),)
+
+
+class RequestTimeout(RequestError):
+    status, code = 408, "request_timeout"
+
+
+class BodyTooLarge(RequestError):
+    status, code = 413, "body_too_large"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"The request's body is larger than {limit} bytes (--max-body-bytes).")
+        self.limit = limit
+
+
+# ---- the engine could not do its part ----------------------------------------------------------
+
+
+class EngineError(PorticoError):
+    status, code = 500, "engine_error"
+
+
+class EngineStartFailed(EngineError):
+    code = "engine_start_failed"
+
+    def __init__(self, *, model: str, reason: str, exit_code: int | None = None, log_tail: str = "") -> None:
+        ended = f" (exit code {exit_code})" if exit_code is not None else ""
+        tail = f" Its last lines: {log_tail}" if log_tail else ""
+        super().__init__(f"The engine for {model!r} did not start{ended}: {reason}{tail}")
+        self.model, self.reason, self.exit_code, self.log_tail = model, reason, exit_code, log_tail
+
+
+class EngineDied(EngineError):
+    status, code = 502, "engine_died"
+
+    def __init__(self, *, model: str, log_tail: str = "") -> None:
+        tail = f" Its last lines: {log_tail}" if log_tail else ""
+        super().__init__(f"The engine of {model!r} ended while it was answering; it is restarted.{tail}")
+        self.model, self.log_tail = model, log_tail
+
+
+class UpstreamUnreachable(EngineError):
+    status, code = 502, "upstream_unreachable"
+
+    def __init__(self, *, url: str, reason: str = "") -> None:
+        super().__init__(f"Nothing answers at {url}{': ' + reason if reason else ''}.")
+        self.url = url
+
+
+class UpstreamClosed(EngineError):
+    """The engine closed the connection before its reply was whole."""
+
+    status, code = 502, "upstream_closed"
+
+    def __init__(self, *, url: str) -> None:
+        super().__init__(f"The engine at {url} closed the connection before its reply was whole.")
+        self.url = url
+
+
+class UpstreamFailed(EngineError):
+    """The engine answered with an error; `status` and the message are its own."""
+
+    code = "upstream_error"
+
+    def __init__(
+        self, message: str, *, status: int, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param = status, param
+        if code:
+            self.code = code
+
+
+class UpstreamTimeout(EngineError):
+    status, code = 504, "upstream_timeout"
+
+    def __init__(self, *, url: str, seconds: float) -> None:
+        super().__init__(f"The engine at {url} sent nothing for {seconds:g} s.")
+        self.url, self.seconds = url, seconds
+
+
+class Busy(EngineError):
+    status, code = 503, "overloaded"
+    headers = ((b"retry-after", b"1"),)
+
+    def __init__(
+        self, message: str = "server busy, please try again.  maximum pending requests exceeded"
+    ) -> None:
+        super().__init__(message)
+
+
+class ShuttingDown(EngineError):
+    status, code = 503, "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping; nothing more is started. Send the request again later.")
+
+
+# ---- models on disk and on the hub -------------------------------------------------------------
+
+
+class LibraryError(PorticoError):
+    status, code = 500, "library"
+
+
+class PullFailed(LibraryError):
+    code = "pull_failed"
+
+
+class Gated(LibraryError):
+    status, code = 403, "gated"
+
+
+class DamagedFile(LibraryError):
+    status, code = 400, "damaged_file"
+
+    def __init__(self, *, path: str, reason: str) -> None:
+        super().__init__(f"{path} cannot be loaded: {reason}.")
+        self.path, self.reason = path, reason
+
+
+class NoSpace(LibraryError):
+    status, code = 507, "no_space"
+
+    def __init__(self, *, path: str, needed: int, free: int) -> None:
+        super().__init__(
+            f"{path} has {free} bytes free, but {needed} are needed. Free some space and run it again."
+        )
+        self.path, self.needed, self.free = path, needed, free

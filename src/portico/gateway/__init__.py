@@ -1,0 +1,1 @@
+"""The HTTP server: routes as a table, one inference path, access, counting."""

@@ -1,0 +1,146 @@
+"""One request and its answer: raw ASGI, nothing in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+JSON_TYPE = b"application/json; charset=utf-8"
+
+
+class HungUp(Exception):
+    """The caller has left; there is nobody to answer."""
+
+
+class Request:
+    """One request and its answer, for as long as it takes.
+
+    Owned by the task that handles it. `tag` is the request's id, `extra` are headers every answer carries
+    (the id's and CORS's). `gone` turns true when the caller hangs up, which also cancels the task.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_task",
+        "_watcher",
+        "extra",
+        "gone",
+        "headers",
+        "method",
+        "params",
+        "path",
+        "scope",
+        "started",
+        "status",
+        "tag",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self.params: dict[str, str] = {}
+        self.extra: list[tuple[bytes, bytes]] = []
+        self.tag = ""
+        self.status = 0
+        self.started = False
+        self.gone = False
+        self._receive, self._send = receive, send
+        self._task: asyncio.Task[Any] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that (lower-case) name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    async def body(self) -> bytes:
+        """The whole body; the listener has limited its size."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp
+        if not message.get("more_body"):
+            return message.get("body", b"")  # type: ignore[no-any-return]
+        parts = [message.get("body", b"")]
+        while message.get("more_body"):
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp
+            parts.append(message.get("body", b""))
+        return b"".join(parts)
+
+    def watch(self) -> None:
+        """From now on the task that handles this request is cancelled when the caller leaves.
+
+        uvicorn does not tell an application on `send` that nobody listens any more: without this, an engine
+        generates for the dead. Our listener calls back; any other server is asked by a task of its own.
+        """
+        if self._task is not None:
+            return
+        self._task = asyncio.current_task()
+        hangup = self.scope.get("extensions", {}).get("portico.hangup")
+        if hangup is not None:
+            hangup.on_hangup(self._hung_up)
+        else:
+            self._watcher = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._hung_up()
+
+    def _hung_up(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.gone = True
+            self._task.cancel()
+
+    def unwatch(self) -> None:
+        """The answer is out: a caller who leaves now cancels nothing."""
+        self._task = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    # ---- answering
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        content_type: bytes = JSON_TYPE,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """A whole answer. `content_type=b""` sends none."""
+        all_headers = [(b"content-length", b"%d" % len(body)), *self.extra, *headers]
+        if content_type:
+            all_headers.append((b"content-type", content_type))
+        self.status, self.started = status, True
+        await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def begin(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """The head of a streamed answer, status 200."""
+        all_headers = [
+            (b"content-type", content_type),
+            (b"cache-control", b"no-cache"),
+            *self.extra,
+            *headers,
+        ]
+        self.status, self.started = 200, True
+        await self._send({"type": "http.response.start", "status": 200, "headers": all_headers})
+
+    async def write(self, chunk: bytes) -> None:
+        """A stretch of a streamed answer; waits while the caller reads too slowly."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self, chunk: bytes = b"") -> None:
+        await self._send({"type": "http.response.body", "body": chunk})
