@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from portico.gateway.meters import Account
+from portico.web import Account
 
 _PAUSE = 0.05
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -1,4 +1,4 @@
-"""Counting: one Account a request, settled once at its end on every path; Meters add them up.
+"""Counting: an Account is settled once, at the end of its request, on every path; Meters add them up.
 
 The sums are plain numbers in dictionaries, because a counter of prometheus-client costs over a microsecond
 and a request has ten of them; prometheus-client renders them when somebody asks for /metrics.
@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from portico.messages import Usage
+from portico.web import Account
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -19,42 +19,6 @@ if TYPE_CHECKING:
 FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 PER_TOKEN_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 DURATION_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-
-
-class Account:
-    """What one request costs. Times are `time.perf_counter_ns()`; 0 means: not yet."""
-
-    __slots__ = (
-        "chunks",
-        "dialect",
-        "finish",
-        "first",
-        "last",
-        "load_ns",
-        "model",
-        "route",
-        "started",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter_ns()
-        self.first = 0
-        self.last = 0
-        self.load_ns = 0
-        self.chunks = 0
-        self.model = ""
-        self.route = ""
-        self.dialect = "plain"
-        self.finish = ""
-        self.usage: Usage | None = None
-
-    def arrived(self, chunks: int = 1) -> None:
-        """Chunks of the answer have come from the engine."""
-        self.last = time.perf_counter_ns()
-        if not self.first:
-            self.first = self.last
-        self.chunks += chunks
 
 
 class Histogram:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from portico.web.account import Account
+
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -29,6 +31,7 @@ class Request:
         "_send",
         "_task",
         "_watcher",
+        "account",
         "extra",
         "gone",
         "headers",
@@ -52,6 +55,7 @@ class Request:
         self.status = 0
         self.started = False
         self.gone = False
+        self.account = Account()
         self._receive, self._send = receive, send
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None

@@ -51,14 +51,15 @@ class Routes:
 
     def find(self, request: Request) -> Route:
         """The row for this request. Raises RouteNotFound or MethodNotAllowed, in Ollama's (gin's) words."""
-        row = self._fixed.get((request.method, request.path))
+        method = "GET" if request.method == "HEAD" else request.method
+        row = self._fixed.get((method, request.path))
         if row is not None:
             return row
         allowed = list(self._methods.get(request.path, ()))
         for pattern, candidate in self._patterns:
             match = pattern.fullmatch(request.path)
             if match is not None:
-                if candidate.method == request.method:
+                if candidate.method == method:
                     request.params = match.groupdict()
                     return candidate
                 allowed.append(candidate.method)

@@ -1,0 +1,94 @@
+"""The ASGI application: from the raw call to a route and back, errors and counting included."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import secrets
+
+from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, ShuttingDown
+from portico.gateway.log import RequestLog
+from portico.gateway.meters import Meters
+from portico.gateway.refusals import refusal
+from portico.web import Access, HungUp, Request, Routes
+from portico.web.request import Receive, Scope, Send
+
+_log = logging.getLogger("portico.gateway")
+_TAG = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
+_LAST_WORDS = 2.0
+"""Seconds a caller has to take the last chunk when the server stops."""
+
+
+class Gateway:
+    """Answers every request once, in its caller's dialect, and counts it once, at its end.
+
+    1. Give the request its id. 2. Ask `access`. 3. Answer a browser's preflight. 4. Find the route and
+    let it answer. 5. Turn whatever went wrong into the dialect's own error. 6. Settle the account.
+    """
+
+    def __init__(self, routes: Routes, access: Access, meters: Meters, log: RequestLog) -> None:
+        self.routes, self.access, self.meters, self.log = routes, access, meters, log
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"Portico speaks HTTP, not {scope['type']}")
+        request = Request(scope, receive, send)
+        request.tag = self._tag(request)  # (1)
+        request.extra.append((b"x-request-id", request.tag.encode()))
+        self.meters.in_flight += 1
+        note = ""
+        try:
+            await self._answer(request)
+        except HungUp:
+            request.gone = True
+        except PorticoError as error:
+            note = str(error)
+            await self._refuse(request, error)
+        except asyncio.CancelledError:
+            if not request.gone:
+                await self._refuse(request, ShuttingDown())
+        except Exception as error:  # (5) our own bug: the caller gets an answer, the log the traceback
+            note = f"internal error: {error!r}"
+            _log.exception("request %s failed", request.tag)
+            await self._refuse(request, PorticoError("Internal error; the server's log has the details."))
+        finally:
+            request.unwatch()
+            self.meters.in_flight -= 1
+            self.meters.settle(request.account, request.status, gone=request.gone)  # (6)
+            status = 499 if request.gone else request.status
+            self.log.request(request.tag, request.method, request.path, status, request.account, note)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            route = self.routes.find(request)
+        except (RouteNotFound, MethodNotAllowed):
+            self.access.check(request, open_route=request.method == "OPTIONS")
+            if request.method == "OPTIONS":  # (3)
+                return await request.answer(204, content_type=b"", headers=self.access.preflight())
+            raise
+        request.account.dialect = route.dialect
+        request.account.route = route.path
+        self.access.check(request, open_route=route.open)  # (2)
+        await route.handle(request)  # (4)
+
+    async def _refuse(self, request: Request, error: PorticoError) -> None:
+        if request.started:  # the stream's own writer has said what it could
+            return
+        body, content_type = refusal(request, error)
+        if isinstance(error, Forbidden) and not str(error):
+            body = b""  # as Ollama answers a foreign page
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                await request.answer(error.status, body, content_type, error.headers)
+        except TimeoutError:
+            request.gone = True
+
+    def _tag(self, request: Request) -> str:
+        asked = request.header(b"x-request-id")
+        if asked is not None and _TAG.fullmatch(asked):
+            return asked.decode()
+        return f"{self._prefix}-{next(self._numbers):x}"

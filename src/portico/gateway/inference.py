@@ -1,0 +1,362 @@
+"""The one path from a request to an engine's events; what an engine cannot do itself is made right here.
+
+Pure decisions (what to send, what to drop) are functions; `Inference` acts on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from portico.dialects import openai
+from portico.dialects.assemble import Assembler
+from portico.engines import Replica
+from portico.errors import (
+    ContextLengthExceeded,
+    InvalidRequest,
+    PorticoError,
+    TemplateMissing,
+    Unsupported,
+    UpstreamClosed,
+    UpstreamFailed,
+)
+from portico.gateway.streams import Echoed, Events, ForcedCall, Joined, ReplyEvents, Told, obituary
+from portico.messages import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Event,
+    Finished,
+    Format,
+    Image,
+    Message,
+    Result,
+    Tool,
+    Usage,
+    Used,
+)
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+
+
+class Inference:
+    """Asks replicas. Owns nothing; a stream it returns is closed by its caller."""
+
+    async def chat(self, request: ChatRequest, replica: Replica) -> Events:
+        """The events of a chat.
+
+        1. Refuse what this model cannot do. 2. Without a chat template, chat as plain text if that was
+        asked for. 3. Several choices: one request each where the engine cannot. 4. A forced tool call: a
+        schema where the engine does not force. 5. Ask, and if the prompt does not fit, drop the oldest
+        messages (Ollama's truncate) or clamp max_tokens, and ask again.
+        """
+        check_chat(request, replica)  # (1)
+        if lacks_template(replica):  # (2)
+            if replica.spec.chat_fallback == "prompt":
+                return await self.completion(as_prompt(request), replica)
+            raise TemplateMissing(model=replica.spec.name)
+        if request.n > 1 and not replica.abilities.multiple:  # (3)
+            one = msgspec.structs.replace(request, n=1)
+            return Joined([partial(self.chat, one, replica)] * request.n, per_prompt=request.n)
+        choice = request.tool_choice
+        if choice is not None and choice.mode in ("required", "named") and not replica.abilities.forces_tools:
+            return await self._forced(request, replica)  # (4)
+        return await self._ask_chat(request, replica)  # (5)
+
+    async def chat_result(self, request: ChatRequest, replica: Replica) -> Result:
+        """A whole chat. Engines that see a hang-up are asked for it whole; others stream, and it is put
+        together here, so that a caller who leaves stops them."""
+        if not replica.abilities.sees_hangup or request.n > 1 and not replica.abilities.multiple:
+            return await assemble(await self.chat(msgspec.structs.replace(request, stream=True), replica))
+        check_chat(request, replica)
+        request = await self._budgeted(request, replica)
+        body = openai.write_chat(msgspec.structs.replace(request, stream=False), model=replica.served_name)
+        try:
+            return openai.read_result(await fetch(replica, CHAT, body))
+        except ContextLengthExceeded as error:
+            smaller = await self._fitted(request, replica, error)
+            body = openai.write_chat(msgspec.structs.replace(smaller, stream=False), model=replica.served_name)
+            return openai.read_result(await fetch(replica, CHAT, body))
+
+    async def completion(self, request: CompletionRequest, replica: Replica) -> Events:
+        """The events of a raw completion; several prompts and choices are asked one by one where the
+        engine cannot take them together, the choices of a prompt standing side by side."""
+        count = len(request.prompts) * request.n
+        if count > 1 and not replica.abilities.multiple:
+            opens: list[Callable[[], Awaitable[Events]]] = []
+            for prompt in request.prompts:
+                one = msgspec.structs.replace(request, prompts=(prompt,), n=1)
+                opens += [partial(self.completion, one, replica)] * request.n
+            return Joined(opens, per_prompt=request.n)
+        if request.suffix is not None and "insert" not in replica.spec.facts.capabilities:
+            raise unsupported(replica, "insert", "suffix (fill in the middle)")
+        if request.echo and not replica.abilities.echo:
+            return await self._echoed(request, replica)
+        if request.sampling.max_tokens == 0 and not replica.abilities.echo:
+            return Told(await self._nothing(request, replica))
+        return await self._ask_completion(request, replica)
+
+    async def embeddings(self, request: EmbeddingRequest, replica: Replica) -> tuple[list[list[float]], Usage]:
+        """One vector for each input. Raises Unsupported for a model that has none."""
+        facts = replica.spec.facts
+        if replica.spec.engine == "llamacpp" and "embedding" not in facts.capabilities:
+            raise unsupported(replica, "embedding", "embeddings")
+        body = openai.write_embedding(request, model=replica.served_name)
+        return openai.read_embeddings(await fetch(replica, EMBEDDINGS, body))
+
+    # ---- inside
+
+    async def _ask_chat(self, request: ChatRequest, replica: Replica) -> Events:
+        request = await self._budgeted(request, replica)
+        try:
+            return await open_chat(request, replica)
+        except ContextLengthExceeded as error:
+            return await open_chat(await self._fitted(request, replica, error), replica)
+
+    async def _budgeted(self, request: ChatRequest, replica: Replica) -> ChatRequest:
+        """`num_ctx` never reloads a model: a smaller one only cuts the conversation. A token is at least a
+        byte, so a conversation of fewer bytes fits without being counted."""
+        budget = request.context
+        if not request.truncate or budget is None or (replica.context and budget >= replica.context):
+            return request
+        if sum(len(part.text) for m in request.messages for part in m.parts if hasattr(part, "text")) < budget:
+            return request
+        return await self._dropped(request, replica, budget)
+
+    async def _fitted(
+        self, request: ChatRequest, replica: Replica, error: ContextLengthExceeded
+    ) -> ChatRequest:
+        limit = error.limit or replica.context
+        if limit is None:
+            raise error
+        try:
+            tokens = await replica.count(request)
+        except Unsupported:
+            raise error from None
+        if tokens < limit and request.sampling.max_tokens is not None:
+            # The prompt fits, max_tokens on top of it does not: it is clamped, never refused.
+            sampling = msgspec.structs.replace(request.sampling, max_tokens=limit - tokens)
+            return msgspec.structs.replace(request, sampling=sampling)
+        if not request.truncate:
+            raise ContextLengthExceeded(tokens=tokens, limit=limit)
+        return await self._dropped(request, replica, limit)
+
+    async def _dropped(self, request: ChatRequest, replica: Replica, limit: int) -> ChatRequest:
+        """The same request with the fewest oldest messages dropped that make it fit, as Ollama does."""
+        candidates = list(droppings(request.messages))
+        low, high = 0, len(candidates) - 1
+        while low < high:  # the prompt shrinks with every message dropped: halve
+            middle = (low + high) // 2
+            trial = msgspec.structs.replace(request, messages=candidates[middle])
+            if await replica.count(trial) < limit:
+                high = middle
+            else:
+                low = middle + 1
+        smaller = msgspec.structs.replace(request, messages=candidates[high])
+        tokens = await replica.count(smaller)
+        if tokens >= limit:
+            raise ContextLengthExceeded(tokens=tokens, limit=limit)
+        return smaller
+
+    async def _forced(self, request: ChatRequest, replica: Replica) -> Events:
+        """llama.cpp's grammar lets a model talk instead of calling. A schema does not: the template renders
+        messages and tools as always, and the schema leaves only a call."""
+        choice = request.tool_choice
+        tools = request.tools
+        if choice is not None and choice.mode == "named":
+            tools = tuple(tool for tool in tools if tool.name == choice.name)
+            if not tools:
+                raise InvalidRequest(f"tool_choice names {choice.name!r}, which is not in tools.", param="tool_choice")
+        elif not tools:
+            raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
+        name = tools[0].name if len(tools) == 1 else None
+        prompt = await replica.render(msgspec.structs.replace(request, tool_choice=None, tools=tools))
+        completion = CompletionRequest(
+            model=request.model,
+            prompts=(prompt,),
+            format=Format(kind="schema", schema=call_schema(tools)),
+            sampling=request.sampling,
+            stream=True,
+            include_usage=True,
+        )
+        return ForcedCall(await self._ask_completion(completion, replica), name)
+
+    async def _echoed(self, request: CompletionRequest, replica: Replica) -> Events:
+        prompt = request.prompts[0]
+        if request.logprobs is not None:
+            raise Unsupported(
+                "The embedded engine has no log probabilities of the prompt: echo and logprobs do not go together.",
+                model=replica.spec.name,
+                feature="echo with logprobs",
+            )
+        text = prompt if isinstance(prompt, str) else await replica.detokenize(prompt)
+        plain = msgspec.structs.replace(request, echo=False)
+        if request.sampling.max_tokens == 0:
+            return Echoed(Told(await self._nothing(request, replica)), text)
+        return Echoed(await self._ask_completion(plain, replica), text)
+
+    async def _nothing(self, request: CompletionRequest, replica: Replica) -> Sequence[Event]:
+        """A completion of no tokens: llama.cpp would make one."""
+        prompt = request.prompts[0]
+        tokens = prompt if not isinstance(prompt, str) else await replica.tokenize(prompt, special=True)
+        return (Finished(finish_reason="length"), Used(usage=Usage(input_tokens=len(tokens))))
+
+    async def _ask_completion(self, request: CompletionRequest, replica: Replica) -> Events:
+        try:
+            return await open_completion(request, replica)
+        except ContextLengthExceeded as error:
+            limit, asked = error.limit or replica.context, request.sampling.max_tokens
+            if limit is None or asked is None or len(request.prompts) != 1:
+                raise
+            prompt = request.prompts[0]
+            tokens = len(prompt) if not isinstance(prompt, str) else len(await replica.tokenize(prompt, special=True))
+            if tokens >= limit:
+                raise ContextLengthExceeded(tokens=tokens, limit=limit, param="prompt") from None
+            sampling = msgspec.structs.replace(request.sampling, max_tokens=limit - tokens)
+            return await open_completion(msgspec.structs.replace(request, sampling=sampling), replica)
+
+
+# ---- asking an engine --------------------------------------------------------------------------
+
+
+async def open_chat(request: ChatRequest, replica: Replica) -> Events:
+    body = openai.write_chat(msgspec.structs.replace(request, stream=True), model=replica.served_name)
+    return await open_stream(replica, CHAT, body, openai.ChunkReader())
+
+
+async def open_completion(request: CompletionRequest, replica: Replica) -> Events:
+    streamed = msgspec.structs.replace(request, stream=True)
+    body = openai.write_completion(streamed, model=replica.served_name)
+    return await open_stream(replica, COMPLETIONS, body, openai.CompletionChunkReader())
+
+
+async def open_stream(replica: Replica, path: str, body: bytes, reader: openai.ChunkReader) -> Events:
+    """Sends `body` and returns the reply's events. Raises the engine's own error, read."""
+    try:
+        reply = await replica.upstream.request("POST", path, body)
+    except UpstreamClosed as error:
+        raise await obituary(replica, error) from error
+    if reply.status != 200:
+        raise read_refusal(replica, reply.status, await reply.read())
+    return ReplyEvents(reply, reader, replica)
+
+
+async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
+    """The body of a whole reply. Raises the engine's own error, read."""
+    try:
+        answer = await replica.upstream.fetch("POST", path, body)
+    except UpstreamClosed as error:
+        raise await obituary(replica, error) from error
+    if answer.status != 200:
+        raise read_refusal(replica, answer.status, answer.body)
+    return answer.body
+
+
+def read_refusal(replica: Replica, status: int, body: bytes) -> PorticoError:
+    """The engine's error in our words, where we have better ones."""
+    error = openai.read_error(status, body)
+    if isinstance(error, UpstreamFailed):
+        text = str(error).lower()
+        if error.status < 500 and "chat template" in text and ("must provide" in text or "no longer allowed" in text):
+            return TemplateMissing(model=replica.spec.name)
+        if "image input is not supported" in text or "is not a multimodal model" in text:
+            return unsupported(replica, "vision", "images")
+        if error.status in (401, 403):
+            # The engine refused our key, not the caller's: to the caller this is a bad gateway.
+            return UpstreamFailed(f"The engine refused its key: {error}", status=502, code="upstream_refused_key")
+    return error
+
+
+async def assemble(stream: Events) -> Result:
+    """The whole of a stream, which is closed."""
+    assembler = Assembler()
+    try:
+        while batch := await stream.batch():
+            for event in batch:
+                assembler.add(event)
+            await asyncio.sleep(0)  # a fast engine must not keep other callers waiting
+        return assembler.result()
+    finally:
+        stream.close()
+
+
+# ---- decisions ---------------------------------------------------------------------------------
+
+
+def lacks_template(replica: Replica) -> bool:
+    spec = replica.spec
+    return spec.engine == "llamacpp" and spec.chat_template is None and spec.facts.chat_template is None
+
+
+def check_chat(request: ChatRequest, replica: Replica) -> None:
+    """Raises Unsupported for images a model cannot see. Only the embedded engine's models are known that
+    well; other servers answer for themselves."""
+    if replica.spec.engine != "llamacpp" or "vision" in replica.spec.facts.capabilities:
+        return
+    for message in request.messages:
+        if any(isinstance(part, Image) for part in message.parts):
+            raise unsupported(replica, "vision", "images")
+
+
+def unsupported(replica: Replica, capability: str, feature: str) -> Unsupported:
+    """Ollama's sentence: clients look for "does not support"."""
+    name = replica.spec.name
+    return Unsupported(f'"{name}" does not support {capability} ({feature}).', model=name, feature=feature)
+
+
+def as_prompt(request: ChatRequest) -> CompletionRequest:
+    """A conversation as plain text for a base model: "User: ...", blank line, "Assistant: ..."."""
+    turns = [f"{message.role.capitalize()}: {message.text}" for message in request.messages]
+    sampling = request.sampling
+    stops = sampling.stop or ("\nUser:",)
+    return CompletionRequest(
+        model=request.model,
+        prompts=("\n\n".join([*turns, "Assistant:"]),),
+        sampling=msgspec.structs.replace(sampling, stop=stops),
+        format=request.format,
+        stream=request.stream,
+        n=request.n,
+        include_usage=True,
+    )
+
+
+def droppings(messages: Sequence[Message]) -> Sequence[tuple[Message, ...]]:
+    """The conversation with 0, 1, 2, ... of its oldest messages left out; system messages and the last
+    message always stay. A tool's result does not stay without the call it answers."""
+    movable = [index for index, message in enumerate(messages[:-1]) if message.role != "system"]
+    found = [tuple(messages)]
+    for count in range(1, len(movable) + 1):
+        dropped = set(movable[:count])
+        rest = [message for index, message in enumerate(messages) if index not in dropped]
+        first = next((message for message in rest if message.role != "system"), None)
+        if first is not None and first.role == "tool" and count < len(movable):
+            continue
+        found.append(tuple(rest))
+    return found
+
+
+def call_schema(tools: Sequence[Tool]) -> dict[str, object]:
+    """The JSON schema of a call: a lone tool's arguments, or an object of name and arguments."""
+    if len(tools) == 1:
+        return parameters(tools[0])
+    return {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {"name": {"const": tool.name}, "arguments": parameters(tool)},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for tool in tools
+        ]
+    }
+
+
+def parameters(tool: Tool) -> dict[str, object]:
+    schema = tool.parameters
+    return schema if isinstance(schema, dict) and schema else {"type": "object", "properties": {}}

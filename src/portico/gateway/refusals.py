@@ -1,0 +1,40 @@
+"""Errors as bytes, in the form that the path's dialect gives them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from portico.dialects import ollama, openai
+from portico.errors import MethodNotAllowed, PorticoError, RouteNotFound
+from portico.web import Request
+from portico.web.request import JSON_TYPE
+
+_TEXT = b"text/plain"
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def refusal(request: Request, error: PorticoError) -> tuple[bytes, bytes]:
+    """(body, content type) of an answer that is `error`."""
+    return render(request.path, error)
+
+
+def render(path: str, error: PorticoError) -> tuple[bytes, bytes]:
+    if path.startswith("/v1/messages"):
+        kind = _ANTHROPIC.get(error.status, "api_error")
+        body = {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": None}
+        return msgspec.json.encode(body), JSON_TYPE
+    if path.startswith("/v1/") or path in ("/tokenize", "/detokenize"):
+        return openai.error_body(error), JSON_TYPE
+    if isinstance(error, RouteNotFound):
+        return b"404 page not found", _TEXT  # gin's words, which Ollama's clients know
+    if isinstance(error, MethodNotAllowed):
+        return b"405 method not allowed", _TEXT
+    return ollama.error_body(error), JSON_TYPE

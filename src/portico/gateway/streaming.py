@@ -1,0 +1,89 @@
+"""Events to a caller, in the caller's dialect, as a stream that always ends honestly."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from portico.errors import PorticoError, ShuttingDown
+from portico.gateway.streams import Events
+from portico.messages import Event, Finished, Result, Used
+from portico.web import Account, Request
+
+
+class Writer(Protocol):
+    """Writes one answer in a dialect (the dialects' ChatWriter, GenerateWriter, CompletionWriter)."""
+
+    def write(self, event: Event) -> bytes: ...
+
+    def error(self, error: PorticoError) -> bytes: ...
+
+
+async def stream(
+    request: Request,
+    events: Events,
+    writer: Writer,
+    content_type: bytes,
+    end: Callable[[], Awaitable[bytes]],
+) -> None:
+    """Writes all events and then what `end` gives. Whatever breaks after the first byte becomes an error
+    in the stream, as the dialect has it; before the first byte it is raised, for an honest status."""
+    account = request.account
+    try:
+        batch = await events.batch()
+        account.arrived(len(batch))
+        await request.begin(content_type)
+        while batch:
+            out = []
+            for event in batch:
+                if isinstance(event, Used):
+                    account.usage = event.usage
+                elif isinstance(event, Finished):
+                    account.finish = event.finish_reason
+                out.append(writer.write(event))
+            chunk = b"".join(out)
+            if chunk:
+                await request.write(chunk)
+            batch = await events.batch()
+            if batch:
+                account.arrived(len(batch))
+        await request.end(await end())
+    except PorticoError as error:
+        if not request.started:
+            raise
+        account.finish = "error"
+        await request.end(writer.error(error))
+    except asyncio.CancelledError:
+        if request.gone or not request.started:
+            raise
+        account.finish = "error"
+        await request.end(writer.error(ShuttingDown()))
+    finally:
+        events.close()
+
+
+def settle(account: Account, result: Result) -> None:
+    """Takes a whole answer into the account."""
+    if not account.first:
+        account.arrived()
+    account.usage = result.usage
+    account.finish = result.choices[0].finish_reason if result.choices else ""
+
+
+class Stamps:
+    """UTC times as RFC 3339 with nanoseconds; the part that changes once a second is kept."""
+
+    __slots__ = ("_prefix", "_second")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def now(self) -> str:
+        second, fraction = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{fraction:09d}Z"
