@@ -11,8 +11,23 @@ from typing import Literal
 
 import msgspec
 
+_KEYS = ("api_key", "api_keys", "engine_api_key")
 
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Printed with what differs from the defaults, and with keys only as set: configurations end up in logs."""
+
+    def __repr__(self) -> str:
+        set_here = {
+            field.name: value
+            for field in msgspec.structs.fields(type(self))
+            if (value := getattr(self, field.name)) != field.default and value != {}
+        }
+        shown = (f"{name}={'***' if name in _KEYS else repr(value)}" for name, value in set_here.items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[model]]` of the file: a model to serve from the start."""
 
     name: str
@@ -27,7 +42,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     chat_fallback: Literal["error", "prompt"] | None = None  # what chat does without a template
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # ---- where it listens
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 for every interface
     port: int = 11434  # 0 takes a free port
