@@ -142,6 +142,8 @@ class ChatRequest(Value, frozen=True, kw_only=True):
     """Seconds the model stays loaded after this request; 0 unloads it, negative keeps it for ever."""
     truncate: bool = False
     """Drop the oldest messages until the prompt fits, instead of refusing (Ollama's default)."""
+    context: int | None = None
+    """Tokens that prompt and answer may take together (Ollama's num_ctx); None: the model's whole context."""
 
 
 class CompletionRequest(Value, frozen=True, kw_only=True):
@@ -159,6 +161,8 @@ class CompletionRequest(Value, frozen=True, kw_only=True):
     """How many alternatives to give with each token; 0 gives the chosen token's alone; None gives none."""
     include_usage: bool = False
     keep_alive: float | None = None
+    context: int | None = None
+    """As in ChatRequest."""
 
 
 class EmbeddingRequest(Value, frozen=True, kw_only=True):
@@ -174,8 +178,9 @@ class EmbeddingRequest(Value, frozen=True, kw_only=True):
 
 
 class Logprob(Value, frozen=True, kw_only=True):
-    """One token with its log probability (natural logarithm). `bytes` are its UTF-8 bytes, which may be
-    half a character; `top` are the alternatives, the likeliest first."""
+    """One token with its log probability (natural logarithm; nan where the engine gives none, as for the
+    first token of an echoed prompt). `bytes` are its UTF-8 bytes, which may be half a character; `top` are
+    the alternatives, the likeliest first."""
 
     token: str
     logprob: float

@@ -1,0 +1,20 @@
+"""What engines call the things that they spell differently."""
+
+from __future__ import annotations
+
+from portico.messages import Value
+
+
+class Spelling(Value, frozen=True, kw_only=True):
+    """A server that speaks OpenAI's HTTP, and its own words beyond it. Names it does not know it ignores;
+    the default has every engine's, for a server of which nothing is known."""
+
+    repetition: tuple[str, ...] = ("repetition_penalty", "repeat_penalty")
+    """Names of the repetition penalty."""
+    effort_in_template: bool = True
+    """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
+
+
+ANY = Spelling()
+VLLM = Spelling(repetition=("repetition_penalty",), effort_in_template=False)
+LLAMACPP = Spelling(repetition=("repeat_penalty",))

@@ -1,0 +1,154 @@
+"""Values into the requests that an engine is sent."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from portico.dialects import body
+from portico.dialects.openai import conversation, wire
+from portico.dialects.openai.spelling import ANY, Spelling
+from portico.messages import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Format,
+    Sampling,
+    Tool,
+    ToolChoice,
+)
+
+_WITH_USAGE = wire.StreamOptions(include_usage=True)
+
+
+class _Settings(TypedDict):
+    """The fields that chats and completions share, by their names on the wire."""
+
+    model: str
+    stream: bool | None
+    stream_options: wire.StreamOptions | None
+    n: int | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    seed: int | None
+    stop: str | list[str] | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    repetition_penalty: float | None
+    repeat_penalty: float | None
+    logit_bias: dict[str, float] | None
+
+
+def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) -> bytes:
+    """The body for /v1/chat/completions of an engine that calls the model `model`. A streamed reply always
+    ends with its usage. keep_alive, truncate and context are not the engine's affair and are left out."""
+    thinking, effort = _thinking(request.think, spelling)
+    chat = wire.Chat(
+        **_settings(request, model, spelling),
+        messages=conversation.write(request.messages),
+        tools=[_tool(tool) for tool in request.tools] or None,
+        tool_choice=_choice(request.tool_choice),
+        parallel_tool_calls=request.parallel_tool_calls,
+        response_format=_format(request.format),
+        logprobs=request.logprobs or None,
+        top_logprobs=request.top_logprobs if request.logprobs else None,
+        reasoning_effort=effort,
+        chat_template_kwargs={**request.template_kwargs, **thinking} or None,
+    )
+    return body.encode(chat, request.sampling.extra)
+
+
+def write_completion(request: CompletionRequest, *, model: str, spelling: Spelling = ANY) -> bytes:
+    """The body for /v1/completions."""
+    completion = wire.Completion(
+        **_settings(request, model, spelling),
+        prompt=_inputs(request.prompts),
+        suffix=request.suffix,
+        echo=request.echo or None,
+        logprobs=request.logprobs,
+        response_format=_format(request.format),
+    )
+    return body.encode(completion, request.sampling.extra)
+
+
+def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:
+    """The body for /v1/embeddings."""
+    return body.encode(
+        wire.Embedding(
+            model=model,
+            input=_inputs(request.inputs),
+            dimensions=request.dimensions,
+            encoding_format=request.encoding,
+        )
+    )
+
+
+def _settings(request: ChatRequest | CompletionRequest, model: str, spelling: Spelling) -> _Settings:
+    sampling: Sampling = request.sampling
+    penalty = sampling.repetition_penalty
+    return _Settings(
+        model=model,
+        stream=request.stream or None,
+        stream_options=_WITH_USAGE if request.stream else None,
+        n=request.n if request.n != 1 else None,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop=list(sampling.stop) or None,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=penalty if "repetition_penalty" in spelling.repetition else None,
+        repeat_penalty=penalty if "repeat_penalty" in spelling.repetition else None,
+        logit_bias=sampling.logit_bias,
+    )
+
+
+def _inputs(inputs: tuple[str | tuple[int, ...], ...]) -> str | list[str | int | list[int]]:
+    """A lone text as a text: some engines refuse a list of one."""
+    if len(inputs) == 1:
+        only = inputs[0]
+        return only if isinstance(only, str) else list(only)
+    return [item if isinstance(item, str) else list(item) for item in inputs]
+
+
+def _thinking(think: bool | str | None, spelling: Spelling) -> tuple[dict[str, Any], str | None]:
+    """(arguments for the chat template, reasoning_effort). Qwen's and GLM's templates call the switch
+    enable_thinking, DeepSeek's and Granite's thinking; a template overlooks what it does not know."""
+    if think is None:
+        return {}, None
+    switch: dict[str, Any] = {"enable_thinking": bool(think), "thinking": bool(think)}
+    if not isinstance(think, str):
+        return switch, None
+    if spelling.effort_in_template:
+        switch["reasoning_effort"] = think
+    return switch, think
+
+
+def _tool(tool: Tool) -> wire.Tool:
+    return wire.Tool(
+        function=wire.Signature(
+            name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
+        )
+    )
+
+
+def _choice(choice: ToolChoice | None) -> str | wire.Choice | None:
+    if choice is None:
+        return None
+    if choice.mode == "named" and choice.name is not None:
+        return wire.Choice(type="function", function=wire.Named(name=choice.name))
+    return choice.mode
+
+
+def _format(format: Format | None) -> wire.ResponseFormat | None:
+    if format is None:
+        return None
+    if format.kind == "json":
+        return wire.ResponseFormat(type="json_object")
+    schema = wire.JSONSchema(name=format.name, schema=format.schema, strict=format.strict)
+    return wire.ResponseFormat(type="json_schema", json_schema=schema)
