@@ -7,10 +7,12 @@ and the supervisor owns them all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from portico.messages import ChatRequest, Value
-from portico.web import Upstream
+
+if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
+    from portico.web import Upstream
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
 
@@ -121,10 +123,13 @@ class Replica(Protocol):
 class Engine(Protocol):
     """Starts and stops replicas of one kind. Only the supervisor calls it."""
 
+    occupies: bool
+    """Its replicas take this machine's memory, so that `max_loaded` counts them."""
+
     async def start(self, spec: ModelSpec) -> Replica:
         """A replica that answers. Raises EngineStartFailed, UpstreamUnreachable."""
         ...
 
-    async def stop(self, replica: Replica) -> None:
-        """Ends it and everything it started; returns when it is gone."""
+    async def stop(self, replica: Any) -> None:
+        """Ends a replica that `start` gave and everything it started; returns when it is gone."""
         ...

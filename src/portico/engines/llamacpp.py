@@ -1,0 +1,277 @@
+"""The embedded engine: llama.cpp's own HTTP server in a child process, one process for each loaded model.
+
+A child process because native code that meets a damaged file or a bug of its own ends the process it runs
+in. Everything that is particular to llama.cpp is here and in llamacpp_child.py, which runs over there.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
+from portico.engines.tokens import TokenRoutes
+from portico.errors import EngineStartFailed, UpstreamFailed
+from portico.messages import Value
+from portico.process import Child, Log, launch
+from portico.web import Upstream
+
+ABILITIES = Abilities(relays=False, sees_hangup=False, forces_tools=False, multiple=False, echo=False)
+"""Measured, see docs/compatibility.md: it looks at a silent connection only once a second, its grammar for
+tools lets a model talk instead, `n` above its slots is refused and usage counts one choice only."""
+
+CONNECTIONS = 512
+CACHE_MIB = 256
+"""Memory for the state of prompts that lost their slot; llama.cpp's default is 8 GB."""
+SMALLEST_CONTEXT = 512
+LARGEST_CONTEXT = 1 << 24
+"""Tokens. No model has more than ten million; a file that claims it is damaged or wants to fill the memory."""
+FEW_WEIGHTS = 32 << 20
+"""Bytes. Below, a token takes less time than the cores need to wait for each other at every layer: measured
+with 2.3 million weights, 3,300 tokens/s on one core against 400 to 3,800 on two."""
+_SPLITS_INPUTS = 3  # LLAMA_POOLING_TYPE_LAST: an input may be computed in several batches
+_CHILD = Path(__file__).with_name("llamacpp_child.py")
+
+
+class Slots(Value, frozen=True, kw_only=True):
+    """How a model's memory is laid out: `parallel` requests at once, each with `context` tokens.
+    `context` 0: what the file says, shared by all of them, because nothing is known about it."""
+
+    context: int
+    parallel: int
+
+
+class Start(Value, frozen=True, kw_only=True, omit_defaults=False):
+    """What the child is told, as one line of JSON."""
+
+    path: str
+    served_name: str
+    socket: str | None
+    key: str
+    cells: int
+    parallel: int
+    unified: bool
+    threads: int
+    batch_threads: int
+    chat_template: str | None
+    mmproj: str | None
+    embedding: bool
+    batch: int
+    pooling: str | None
+    connections: int = CONNECTIONS
+    cache_mib: int = CACHE_MIB
+
+
+class _Announced(msgspec.Struct):
+    address: str
+
+
+class _Generation(msgspec.Struct):
+    n_ctx: int
+
+
+class _Props(msgspec.Struct):
+    default_generation_settings: _Generation
+
+
+class LlamaReplica(TokenRoutes):
+    """A loaded model. `context` is what each request may use."""
+
+    abilities = ABILITIES
+
+    def __init__(
+        self, spec: ModelSpec, upstream: Upstream, context: int, child: Child, socket: str | None
+    ) -> None:
+        self.spec, self.upstream, self.child, self.socket = spec, upstream, child, socket
+        self.context: int | None = context
+        self.served_name = spec.served_name or spec.name
+        self.pid: int | None = child.pid
+
+    def died(self) -> str | None:
+        code = self.child.exit_code
+        return None if code is None else last_words(self.child.log, code)
+
+
+class LlamaCpp:
+    """Starts and stops embedded engines. `logs` is the folder for their logs; without one they stay in memory.
+    `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards."""
+
+    occupies = True
+
+    def __init__(
+        self, *, logs: Path | None = None, first_byte: float = 600.0, between: float = 300.0
+    ) -> None:
+        self._logs, self._first_byte, self._between = logs, first_byte, between
+
+    async def start(self, spec: ModelSpec) -> LlamaReplica:
+        """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason."""
+        socket, key = sockets.new(), secrets.token_urlsafe(24)
+        slots = plan_slots(spec, hardware.free_memory())
+        start = describe(spec, slots, cores=hardware.cores(), socket=socket, key=key)
+        child = launch(
+            [sys.executable, "-P", str(_CHILD)],
+            log=Log(self._log(spec)),
+            greeting=msgspec.json.encode(start) + b"\n",
+        )
+        upstream: Upstream | None = None
+        try:
+            announced = await child.announcement()
+            if announced is None:
+                raise start_failed(spec, child.log, await child.wait())
+            address = msgspec.json.decode(announced, type=_Announced).address
+            headers = [(b"authorization", b"Bearer " + key.encode())]
+            upstream = Upstream(address, headers=headers, first_byte=self._first_byte, between=self._between)
+            return LlamaReplica(spec, upstream, await _context(upstream), child, socket)
+        except BaseException:
+            # Also when the caller is cancelled: a process that nobody holds would stay for ever.
+            child.abandon()
+            if upstream is not None:
+                upstream.close()
+            sockets.remove(socket)
+            raise
+
+    async def stop(self, replica: LlamaReplica) -> None:
+        replica.upstream.close()
+        await replica.child.end()
+        sockets.remove(replica.socket)
+
+    def _log(self, spec: ModelSpec) -> Path | None:
+        name = re.sub(r"[^\w.-]+", "_", spec.name)[:100]
+        return self._logs / f"{name}.log" if self._logs is not None else None
+
+
+async def _context(upstream: Upstream) -> int:
+    answer = await upstream.fetch("GET", "/props")
+    if answer.status != 200:
+        raise UpstreamFailed(answer.body.decode("utf-8", "replace"), status=answer.status)
+    return msgspec.json.decode(answer.body, type=_Props).default_generation_settings.n_ctx
+
+
+# ---- decisions
+
+
+def plan_slots(spec: ModelSpec, free: int | None) -> Slots:
+    """How many requests at once, with how much context each. `free`: bytes of memory; None: unknown.
+
+    1. Every slot gets the whole context; slots that share one fail together when it is full.
+    2. The context's memory may take half of what is free beside the weights: fewer slots where it does not.
+    3. Not even one: a smaller context, unless one was asked for. Raises EngineStartFailed if too little is left.
+    """
+    context = spec.context or spec.facts.context
+    if not context or context < 0:
+        return Slots(context=0, parallel=spec.parallel)
+    if context > LARGEST_CONTEXT:
+        raise EngineStartFailed(model=spec.name, reason=f"a context of {context} tokens is not possible.")
+    cell = cell_bytes(spec.facts)
+    if free is None or not cell:
+        return Slots(context=context, parallel=spec.parallel)
+    cells = max(free - (spec.facts.size or 0), 0) // 2 // cell
+    if context <= cells:  # (1) and (2)
+        return Slots(context=context, parallel=min(spec.parallel, cells // context))
+    if spec.context is None and cells >= SMALLEST_CONTEXT:  # (3)
+        return Slots(context=cells // 256 * 256, parallel=1)
+    needed, weights = cell * (spec.context or SMALLEST_CONTEXT) * 2, spec.facts.size or 0
+    reason = (
+        f"it needs {_gigabytes(weights)} for its weights and {_gigabytes(needed)} for a context of "
+        f"{spec.context or SMALLEST_CONTEXT} tokens with room to work, and {_gigabytes(free)} of memory are free. "
+        "Take a smaller context, a smaller quantization or a smaller model, or unload another one."
+    )
+    raise EngineStartFailed(model=spec.name, reason=reason)
+
+
+def cell_bytes(facts: Facts) -> int:
+    """Bytes of memory one token of context takes, keys and values as 16 bit; 0 if the metadata do not tell."""
+
+    def number(key: str) -> int:
+        value = facts.metadata.get(f"{facts.architecture}.{key}")
+        return value if isinstance(value, int) else 0
+
+    heads = number("attention.head_count")
+    kv_heads = number("attention.head_count_kv") or heads
+    width = (number("embedding_length") // heads) if heads else 0
+    keys, values = number("attention.key_length") or width, number("attention.value_length") or width
+    return 2 * number("block_count") * kv_heads * (keys + values)
+
+
+def describe(spec: ModelSpec, slots: Slots, *, cores: int, socket: str | None, key: str) -> Start:
+    """What the child is told. Pure."""
+    facts = spec.facts
+    threads = spec.threads or cores
+    few = facts.size is not None and facts.size < FEW_WEIGHTS
+    embedding = "embedding" in facts.capabilities
+    pooling = facts.metadata.get(f"{facts.architecture}.pooling_type") or 0
+    return Start(
+        path=str(Path(spec.source).absolute()),
+        served_name=spec.served_name or spec.name,
+        socket=socket,
+        key=key,
+        cells=slots.context * slots.parallel,
+        parallel=slots.parallel,
+        # Each slot has its own part of the memory: then attention looks at its own tokens only (four prompts of
+        # 4,000 tokens took 10 to 20 s, with shared memory 12 to 38 s) and none can take another's place.
+        unified=slots.context == 0,
+        threads=1 if few and not spec.threads else threads,
+        batch_threads=threads,
+        chat_template=spec.chat_template,
+        mmproj=spec.mmproj,
+        embedding=embedding,
+        # An input that looks both ways has to fit into one batch, or it is refused at 512 tokens.
+        batch=min(slots.context or 2048, 8192) if embedding and pooling != _SPLITS_INPUTS else 0,
+        pooling="MEAN" if embedding and not pooling else None,
+    )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB"
+
+
+# ---- what the log says
+
+_LINE = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} (?P<level>[A-Z]) +(?P<text>.*)")
+_SPEAKER = re.compile(r"^(?:\w+ +)?\w+: +(?:error loading model: )?")
+_ASSERTION = "GGML_ASSERT("
+_PYTHONS_OWN = ("Current thread 0x", "Thread 0x", "  File ", "Extension modules:")
+"""Lines of a crash report about the interpreter, in which nothing of the engine can be seen."""
+
+
+def complaints(lines: Sequence[str]) -> list[str]:
+    """The errors in llama.cpp's log, in order, each once, without timestamps and names of functions."""
+    found: dict[str, None] = {}
+    for line in lines:
+        match = _LINE.match(line)
+        if match and match["level"] == "E":
+            found[_SPEAKER.sub("", match["text"])] = None
+        elif _ASSERTION in line:
+            found[line[line.index(_ASSERTION) :]] = None
+    return list(found)
+
+
+def start_failed(spec: ModelSpec, log: Log, code: int) -> EngineStartFailed:
+    """The first error is the cause; those after it are its consequences."""
+    first, *others = complaints(log.lines()) or [""]
+    reason = first or (log.tail(1) or "it said nothing")
+    if code == -signal.SIGTERM or code == -getattr(signal, "SIGKILL", 9):
+        reason = "it was killed; if nobody did that, memory ran out"
+    return EngineStartFailed(
+        model=spec.name, reason=_sentence(reason), exit_code=code, log_tail="; ".join(others[:3])
+    )
+
+
+def last_words(log: Log, code: int) -> str:
+    """The last lines of a process that ended while it was needed, and what ended it."""
+    try:
+        cause = signal.Signals(-code).name
+    except ValueError:
+        cause = f"exit code {code}"
+    said = [line for line in log.lines() if line and not line.startswith(_PYTHONS_OWN)]
+    return "\n".join([*said[-6:], f"({cause})"])
+
+
+def _sentence(reason: str) -> str:
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."

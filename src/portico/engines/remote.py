@@ -1,0 +1,143 @@
+"""Any server that speaks OpenAI's HTTP: bare vLLM, llama.cpp, Ollama, another Portico, OpenAI itself.
+
+There is nothing to start or to stop. A replica is a pool of connections, and what /v1/models tells.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from portico.dialects import openai
+from portico.engines import Abilities, ModelSpec
+from portico.engines.tokens import TokenRoutes
+from portico.errors import Unsupported, UpstreamFailed
+from portico.messages import ChatRequest, Value
+from portico.web import Upstream
+
+PROBE_SECONDS = 10.0
+
+
+class RemoteModel(Value, frozen=True, kw_only=True):
+    """A model that a server offers, and the tokens of its context where the server tells."""
+
+    id: str
+    context: int | None = None
+
+
+class _Meta(msgspec.Struct):
+    n_ctx: int | None = None
+
+
+class _Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+    meta: _Meta | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+class _Counted(msgspec.Struct):
+    count: int | None = None
+    tokens: list[int] = []
+
+
+class RemoteReplica(TokenRoutes):
+    """A model on another server. It cannot die here: that it is gone shows as UpstreamUnreachable."""
+
+    abilities = Abilities()
+    pid: int | None = None
+
+    def __init__(self, spec: ModelSpec, upstream: Upstream, context: int | None) -> None:
+        self.spec, self.upstream, self.context = spec, upstream, context
+        self.served_name = spec.served_name or spec.name
+
+    async def render(self, request: ChatRequest) -> str:
+        try:
+            return await super().render(request)
+        except Unsupported:
+            counted = await self._tokenize_chat(request)
+            return await self.detokenize(counted.tokens)
+
+    async def count(self, request: ChatRequest) -> int:
+        try:
+            counted = await self._tokenize_chat(request)
+            return counted.count if counted.count is not None else len(counted.tokens)
+        except Unsupported:
+            return await super().count(request)
+
+    def died(self) -> None:
+        return None
+
+    async def _tokenize_chat(self, request: ChatRequest) -> _Counted:
+        """vLLM's own way. llama.cpp has this route too, but knows no messages and finds nothing to count."""
+        body = openai.write_chat(request, model=self.served_name)
+        counted = await self._ask("/tokenize", body, _Counted, "count tokens")
+        if counted.count is None and not counted.tokens:
+            raise self._unsupported("count tokens")
+        return counted
+
+
+class Remote:
+    """Opens and closes connections to other servers. The seconds are those of LlamaCpp."""
+
+    occupies = False
+
+    def __init__(self, *, first_byte: float = 600.0, between: float = 300.0) -> None:
+        self._first_byte, self._between = first_byte, between
+
+    async def start(self, spec: ModelSpec) -> RemoteReplica:
+        """Raises UpstreamUnreachable if nothing answers there. A server that has no list of models, or none
+        with this name, is given the benefit of the doubt: its own error says more than ours could."""
+        upstream = connect(spec.source, spec.api_key, first_byte=self._first_byte, between=self._between)
+        try:
+            offered = await _listed(upstream)
+        except UpstreamFailed:
+            offered = ()
+        except BaseException:
+            upstream.close()
+            raise
+        name = spec.served_name or spec.name
+        context = next((model.context for model in offered if model.id == name), None)
+        if context is None and len(offered) == 1:
+            context = offered[0].context
+        return RemoteReplica(spec, upstream, spec.context or context or spec.facts.context)
+
+    async def stop(self, replica: RemoteReplica) -> None:
+        replica.upstream.close()
+
+
+def connect(url: str, api_key: str | None, *, first_byte: float = 600.0, between: float = 300.0) -> Upstream:
+    """Connections to the server at `url`, given with or without /v1."""
+    headers = [(b"authorization", b"Bearer " + api_key.encode())] if api_key else []
+    root = url.rstrip("/").removesuffix("/v1")
+    return Upstream(root, headers=headers, first_byte=first_byte, between=between)
+
+
+async def models(url: str, api_key: str | None = None) -> tuple[RemoteModel, ...]:
+    """What the server at `url` offers. Raises UpstreamUnreachable, UpstreamFailed, UpstreamTimeout."""
+    upstream = connect(url, api_key, first_byte=PROBE_SECONDS, between=PROBE_SECONDS)
+    try:
+        return await _listed(upstream)
+    finally:
+        upstream.close()
+
+
+async def _listed(upstream: Upstream) -> tuple[RemoteModel, ...]:
+    reply = await upstream.request("GET", "/v1/models", first_byte=PROBE_SECONDS)
+    try:
+        body = await reply.read()
+    finally:
+        reply.close()
+    if reply.status != 200:
+        raise UpstreamFailed(f"GET {upstream.url}/v1/models answered {reply.status}.", status=reply.status)
+    try:
+        found = msgspec.json.decode(body, type=_Models)
+    except msgspec.DecodeError as error:
+        message = f"GET {upstream.url}/v1/models did not answer with a list of models: {error}."
+        raise UpstreamFailed(message, status=502) from error
+    return tuple(
+        RemoteModel(id=model.id, context=model.max_model_len or (model.meta.n_ctx if model.meta else None))
+        for model in found.data
+    )

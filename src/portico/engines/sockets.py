@@ -1,0 +1,57 @@
+"""Where engines listen: a unix socket in a folder that only this user can enter.
+
+No port: nothing on the network and no web page can reach it, and two servers cannot take the same.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LONGEST = 100
+"""Bytes of a path; the kernel takes 107 on Linux and 103 on macOS."""
+_YOUNG = 60.0
+
+
+def new(folder: Path | None = None) -> str | None:
+    """A path for a new socket; None where there are no such sockets or the path would be too long."""
+    if sys.platform == "win32":
+        return None
+    folder = folder or _private(Path(tempfile.gettempdir()) / f"portico-{os.getuid()}")
+    _sweep(folder)
+    path = str(folder / f"{os.getpid()}-{secrets.token_hex(4)}.sock")
+    return path if len(os.fsencode(path)) <= LONGEST else None
+
+
+def remove(path: str | None) -> None:
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
+
+
+def _private(folder: Path) -> Path:
+    """`folder`, if it is ours alone. In a shared /tmp somebody else may have made it first, to listen in."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return folder if ours else Path(tempfile.mkdtemp(prefix="portico-"))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what servers left behind that were killed. A young one may be about to listen."""
+    for path in folder.glob("*.sock"):
+        try:
+            if time.time() - path.lstat().st_mtime < _YOUNG:
+                continue
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass  # gone already, or alive with a full queue

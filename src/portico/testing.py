@@ -1,0 +1,119 @@
+"""Doubles for tests of code that uses Portico: no process, no network, no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from portico.engines import Abilities, ModelSpec
+from portico.errors import EngineStartFailed
+from portico.messages import ChatRequest
+from portico.web import Upstream
+
+
+class FakeReplica:
+    """A replica without an engine. One token is one word; the prompt is one line a message.
+
+    Raise `serving` while a test uses it: the engine then sees if it is stopped meanwhile.
+    """
+
+    abilities = Abilities()
+
+    def __init__(self, spec: ModelSpec, *, number: int, url: str) -> None:
+        self.spec, self.number = spec, number
+        self.served_name = spec.served_name or spec.name
+        self.upstream = Upstream(url)
+        self.context = spec.context or spec.facts.context
+        self.pid: int | None = number
+        self.serving = 0
+        self.stopped = False
+        self.last_words: str | None = None
+
+    def crash(self, last_words: str = "Segmentation fault") -> None:
+        """From now on it is dead."""
+        self.last_words = last_words
+
+    def died(self) -> str | None:
+        return self.last_words
+
+    async def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        return tuple(range(len(text.split()) + special))
+
+    async def pieces(self, text: str) -> tuple[str, ...]:
+        return tuple(text.split())
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        return " ".join(str(token) for token in tokens)
+
+    async def render(self, request: ChatRequest) -> str:
+        return "".join(f"{message.role}: {message.text}\n" for message in request.messages)
+
+    async def count(self, request: ChatRequest) -> int:
+        return len(await self.tokenize(await self.render(request), special=True))
+
+
+class FakeEngine:
+    """An engine whose starts and stops a test holds and watches.
+
+        engine = FakeEngine()
+        supervisor = Supervisor({"llamacpp": engine})
+        engine.starts_may_end.clear()                       # hold every start ...
+        asking = asyncio.ensure_future(supervisor.ensure_ready(spec))
+        await engine.start_began.wait()
+        engine.starts_may_end.set()                         # ... and let it end
+        lease = await asking
+        assert not engine.stopped_while_serving             # seen by the engine, not inferred from timing
+
+    `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
+    those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
+    """
+
+    occupies = True
+
+    def __init__(self, *, url: str = "http://127.0.0.1:9") -> None:
+        self.url = url
+        self.replicas: list[FakeReplica] = []
+        self.starting = 0
+        self.most_running = 0
+        self.stopped_while_serving: list[FakeReplica] = []
+        self.start_began, self.stop_began = asyncio.Event(), asyncio.Event()
+        self.starts_may_end, self.stops_may_end = asyncio.Event(), asyncio.Event()
+        self.starts_may_end.set()
+        self.stops_may_end.set()
+        self._failures: list[Exception] = []
+
+    @property
+    def running(self) -> list[FakeReplica]:
+        return [replica for replica in self.replicas if not replica.stopped]
+
+    def fail(self, error: Exception | str, *, times: int = 1) -> None:
+        """The next starts raise this error; a text makes it an EngineStartFailed."""
+        if isinstance(error, str):
+            error = EngineStartFailed(model="fake", reason=error)
+        self._failures += [error] * times
+
+    async def start(self, spec: ModelSpec) -> FakeReplica:
+        self.starting += 1
+        self._count()
+        try:
+            self.start_began.set()
+            await self.starts_may_end.wait()
+            if self._failures:
+                raise self._failures.pop(0)
+            replica = FakeReplica(spec, number=len(self.replicas) + 1, url=self.url)
+            self.replicas.append(replica)
+            return replica
+        finally:
+            self.starting -= 1
+
+    async def stop(self, replica: FakeReplica) -> None:
+        if replica.serving and replica.last_words is None:
+            self.stopped_while_serving.append(replica)
+        self.stop_began.set()
+        await self.stops_may_end.wait()
+        replica.upstream.close()
+        replica.stopped = True
+
+    def _count(self) -> None:
+        alive = [replica for replica in self.running if replica.last_words is None]
+        self.most_running = max(self.most_running, self.starting + len(alive))

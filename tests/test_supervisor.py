@@ -1,0 +1,500 @@
+"""The supervisor's promises, in virtual time and with engines that a test holds."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from virtual_time import run
+
+from portico.engines import Facts, ModelSpec
+from portico.engines.schedule import Plan, Standing, decide
+from portico.engines.supervisor import Lease, Supervisor, pause_after
+from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable
+from portico.testing import FakeEngine
+
+
+def spec(name: str = "a", **more: Any) -> ModelSpec:
+    return ModelSpec(**{"name": name, "engine": "llamacpp", "source": f"/{name}.gguf", **more})
+
+
+class World:
+    """A supervisor over one fake engine; `ask` is a caller who waits in the background."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.engine = FakeEngine()
+        self.remote = FakeEngine()
+        self.remote.occupies = False
+        engines = {"llamacpp": self.engine, "remote": self.remote}
+        self.supervisor = Supervisor(engines, clock=lambda: 1e9 + asyncio.get_running_loop().time(), **settings)
+
+    def ask(self, of: ModelSpec) -> asyncio.Task[Lease]:
+        return asyncio.ensure_future(self.supervisor.ensure_ready(of))
+
+    def state(self, name: str = "a") -> str:
+        return next(status.state for status in self.supervisor.states() if status.name == name)
+
+
+def in_virtual_time(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def test_in_virtual_time() -> None:
+        run(test())  # type: ignore[arg-type]
+
+    test_in_virtual_time.__doc__ = test.__doc__
+    return test_in_virtual_time
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# ---- loading
+
+
+@in_virtual_time
+async def test_callers_join_a_load_under_way() -> None:
+    world = World()
+    world.engine.starts_may_end.clear()
+    callers = [world.ask(spec()) for _ in range(5)]
+    await world.engine.start_began.wait()
+    callers.append(world.ask(spec()))
+    assert world.state() == "starting"
+    world.engine.starts_may_end.set()
+    leases = await asyncio.gather(*callers)
+    assert len(world.engine.replicas) == 1
+    assert {lease.replica for lease in leases} == set(world.engine.replicas)
+    assert all(lease.load_ns > 0 for lease in leases)
+
+
+@in_virtual_time
+async def test_a_ready_model_is_served_without_waiting() -> None:
+    world = World()
+    (await world.ask(spec())).release()
+    again = world.supervisor.ensure_ready(spec())
+    with pytest.raises(StopIteration) as ended:  # it never suspends
+        again.send(None)
+    assert ended.value.value.replica is world.engine.replicas[0]
+
+
+@in_virtual_time
+async def test_a_load_that_nobody_waits_for_any_more_completes() -> None:
+    world = World()
+    world.engine.starts_may_end.clear()
+    caller = world.ask(spec(keep_alive=10))
+    await world.engine.start_began.wait()
+    caller.cancel()
+    await settled()
+    assert world.supervisor.states()[0].waiting == 0
+    world.engine.starts_may_end.set()
+    await settled()
+    assert world.state() == "ready" and world.supervisor.states()[0].in_flight == 0
+    await asyncio.sleep(11)
+    assert world.state() == "stopped"
+
+
+@in_virtual_time
+async def test_a_caller_cancelled_just_after_his_turn_gives_back() -> None:
+    world = World()
+    caller = world.ask(spec())
+    while not world.engine.replicas or not world.supervisor.states()[0].in_flight:
+        await asyncio.sleep(0)
+    caller.cancel()  # his lease is granted, but he has not run yet
+    await settled()
+    assert caller.cancelled()
+    assert world.supervisor.states()[0].in_flight == 0
+
+
+@in_virtual_time
+async def test_a_load_that_takes_too_long_fails_and_names_the_setting() -> None:
+    world = World(load_timeout=5)
+    world.engine.starts_may_end.clear()
+    with pytest.raises(EngineStartFailed, match=r"not ready within 5 s.*--load-timeout"):
+        await world.ask(spec())
+    assert world.state() == "failed" and world.engine.starting == 0
+
+
+@in_virtual_time
+async def test_an_engine_that_is_not_there_is_named() -> None:
+    with pytest.raises(EngineStartFailed, match="no engine 'vllm', only llamacpp, remote"):
+        await World().ask(spec(engine="vllm"))
+
+
+@in_virtual_time
+async def test_too_many_waiting_callers_are_turned_away() -> None:
+    world = World(max_queue=3)
+    world.engine.starts_may_end.clear()
+    waiting = [world.ask(spec(name)) for name in "aab"]
+    await settled()
+    with pytest.raises(Busy):
+        await world.ask(spec("a"))
+    waiting[0].cancel()
+    await settled()
+    waiting.append(world.ask(spec("c")))
+    world.engine.starts_may_end.set()
+    assert len(await asyncio.gather(*waiting[1:])) == 3
+
+
+@in_virtual_time
+async def test_a_model_with_other_settings_is_loaded_anew_when_it_is_idle() -> None:
+    world = World()
+    old = await world.ask(spec(context=100))
+    asking = world.ask(spec(context=200))
+    later = world.ask(spec(context=100))
+    await settled()
+    assert not asking.done() and not later.done()
+    old.release()
+    new = await asking
+    assert new.replica.context == 200 and old.replica.stopped
+    new.release()
+    assert (await later).replica.context == 100
+
+
+@in_virtual_time
+async def test_what_does_not_change_the_engine_does_not_reload_it() -> None:
+    world = World()
+    (await world.ask(spec())).release()
+    changed = spec(aliases=("b",), facts=Facts(size=5), chat_fallback="prompt")
+    lease = await world.ask(changed)
+    assert len(world.engine.replicas) == 1 and lease.replica.spec is changed
+
+
+# ---- keep_alive
+
+
+@in_virtual_time
+async def test_an_idle_model_is_unloaded_after_its_keep_alive() -> None:
+    world = World()
+    lease = await world.ask(spec(keep_alive=60))
+    await asyncio.sleep(100)
+    assert world.state() == "ready"  # in use
+    lease.release()
+    status = world.supervisor.states()[0]
+    assert status.expires_at == pytest.approx(world.supervisor.clock() + 60)
+    await asyncio.sleep(59)
+    assert world.state() == "ready"
+    await asyncio.sleep(2)
+    assert world.state() == "stopped" and world.supervisor.states()[0].expires_at is None
+
+
+@in_virtual_time
+async def test_each_use_starts_the_time_anew() -> None:
+    world = World()
+    for _ in range(10):
+        (await world.ask(spec(keep_alive=60))).release()
+        await asyncio.sleep(40)
+    assert len(world.engine.replicas) == 1
+
+
+@in_virtual_time
+async def test_the_last_keep_alive_wins_and_stays() -> None:
+    world = World()
+    one, two = await world.ask(spec()), await world.ask(spec())
+    one.release(0)
+    await settled()
+    assert world.state() == "ready"  # two still runs
+    two.release(30)
+    (await world.ask(spec())).release()
+    await asyncio.sleep(29)
+    assert world.state() == "ready"
+    await asyncio.sleep(2)
+    assert world.state() == "stopped"
+
+
+@in_virtual_time
+async def test_zero_unloads_and_negative_never() -> None:
+    world = World()
+    (await world.ask(spec("a"))).release(0)
+    (await world.ask(spec("b"))).release(-1)
+    await settled()
+    assert world.state("a") == "stopped"
+    await asyncio.sleep(1e7)
+    assert world.state("b") == "ready" and world.supervisor.states()[1].expires_at is None
+    (await world.ask(spec("b"))).release(5)
+    await asyncio.sleep(6)
+    assert world.state("b") == "stopped"
+
+
+@in_virtual_time
+async def test_a_keep_alive_ends_with_the_load_it_was_given_to() -> None:
+    world = World()
+    (await world.ask(spec(keep_alive=60))).release(0)
+    await settled()
+    await world.supervisor.load(spec(keep_alive=60))
+    await asyncio.sleep(59)
+    assert world.state() == "ready"
+
+
+@in_virtual_time
+async def test_release_counts_once() -> None:
+    world = World()
+    one, two = await world.ask(spec()), await world.ask(spec())
+    one.release()
+    one.release(0)
+    assert world.supervisor.states()[0].in_flight == 1
+    two.release()
+    assert world.supervisor.states()[0].in_flight == 0
+
+
+# ---- unloading
+
+
+@in_virtual_time
+async def test_unload_waits_for_running_requests_and_holds_back_new_ones() -> None:
+    world = World()
+    lease = await world.ask(spec())
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await settled()
+    later = world.ask(spec())
+    await settled()
+    assert not unloading.done() and not later.done()
+    lease.release()
+    await unloading
+    assert (await later).replica is world.engine.replicas[1]
+    await world.supervisor.unload("never heard of")
+
+
+@in_virtual_time
+async def test_unload_during_a_load_serves_those_who_waited() -> None:
+    world = World()
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec())
+    await world.engine.start_began.wait()
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await settled()
+    world.engine.starts_may_end.set()
+    lease = await asking
+    assert not unloading.done()
+    lease.release()
+    await unloading
+    assert len(world.engine.replicas) == 1
+
+
+# ---- more models than fit
+
+
+@in_virtual_time
+async def test_the_idle_model_that_expires_first_gives_way() -> None:
+    world = World(max_loaded=2)
+    (await world.ask(spec("a"))).release(100)
+    (await world.ask(spec("b"))).release(50)
+    (await world.ask(spec("c"))).release()
+    assert [world.state(name) for name in "abc"] == ["ready", "stopped", "ready"]
+    assert world.engine.most_running == 2
+
+
+@in_virtual_time
+async def test_a_busy_model_is_not_evicted_and_not_fed_for_ever() -> None:
+    world = World(max_loaded=1)
+    a = await world.ask(spec("a"))
+    b = world.ask(spec("b"))
+    await settled()
+    more = world.ask(spec("a"))  # came after b: it must not keep b out
+    await settled()
+    assert not b.done() and not more.done() and world.state("a") == "ready"
+    a.release()
+    (await b).release()
+    assert (await more).replica is world.engine.replicas[2]
+    assert world.engine.most_running == 1
+
+
+@in_virtual_time
+async def test_who_is_held_back_goes_on_when_the_other_leaves() -> None:
+    world = World(max_loaded=1)
+    a = await world.ask(spec("a"))
+    b = world.ask(spec("b"))
+    await settled()
+    more = world.ask(spec("a"))
+    await settled()
+    b.cancel()
+    assert (await more).replica is a.replica
+
+
+@in_virtual_time
+async def test_servers_elsewhere_need_no_room() -> None:
+    world = World(max_loaded=1)
+    leases = [await world.ask(spec("a")), await world.ask(spec("b", engine="remote"))]
+    assert [lease.replica.stopped for lease in leases] == [False, False]
+
+
+# ---- failures
+
+
+@in_virtual_time
+async def test_a_failed_start_reaches_everybody_who_waited() -> None:
+    world = World()
+    world.engine.fail("unknown model architecture: 'x'")
+    callers = [world.ask(spec()) for _ in range(3)]
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [EngineStartFailed] * 3
+    assert world.state() == "failed" and "unknown model" in (world.supervisor.states()[0].error or "")
+    assert (await world.ask(spec())).replica  # the first retry is immediate
+
+
+@in_virtual_time
+async def test_starts_that_keep_failing_are_not_tried_for_every_caller() -> None:
+    world = World()
+    world.engine.fail("damaged", times=100)
+    tried = []
+    for _ in range(400):
+        with pytest.raises(EngineStartFailed, match="damaged"):
+            await world.ask(spec())
+        tried.append(100 - len(world.engine._failures))
+        await asyncio.sleep(0.25)
+    assert tried[:4] == [1, 2, 2, 3]
+    assert tried[-1] <= 10
+    assert [pause_after(n) for n in (1, 2, 3, 4, 8, 9, 99)] == [0, 0.5, 1, 2, 30, 30, 30]
+
+
+@in_virtual_time
+async def test_an_unreachable_server_is_tried_again_at_once() -> None:
+    world = World()
+    far = spec(engine="remote")
+    world.remote.fail(UpstreamUnreachable(url="http://far"), times=3)
+    for _ in range(3):
+        with pytest.raises(UpstreamUnreachable):
+            await world.ask(far)
+    assert (await world.ask(far)).replica
+
+
+@in_virtual_time
+async def test_a_defect_of_an_engine_reaches_the_caller() -> None:
+    world = World()
+    world.engine.fail(ZeroDivisionError("a defect"))
+    with pytest.raises(ZeroDivisionError):
+        await world.ask(spec())
+
+
+@in_virtual_time
+async def test_a_dead_engine_is_replaced_for_the_next_caller() -> None:
+    world = World()
+    lease = await world.ask(spec())
+    world.engine.replicas[0].crash("GGML_ASSERT(x) failed")
+    status = world.supervisor.states()[0]
+    assert (status.state, status.error, status.pid) == ("failed", "GGML_ASSERT(x) failed", None)
+    again = await world.ask(spec())
+    assert again.replica is world.engine.replicas[1]
+    lease.release()
+    assert world.supervisor.states()[0].in_flight == 1
+    await settled()
+    assert world.engine.replicas[0].stopped
+
+
+@in_virtual_time
+async def test_an_engine_that_keeps_dying_is_restarted_ever_later() -> None:
+    world = World()
+    loop, waited = asyncio.get_running_loop(), []
+    for _ in range(5):
+        (await world.ask(spec())).release()
+        world.engine.replicas[-1].crash()
+        began = loop.time()
+        (await world.ask(spec())).release()
+        waited.append(round(loop.time() - began, 3))
+    assert waited == [0, 0.5, 1, 2, 4]
+    await asyncio.sleep(61)  # it lived
+    world.engine.replicas[-1].crash()
+    began = loop.time()
+    await world.ask(spec())
+    assert loop.time() - began < 0.01
+
+
+# ---- the end
+
+
+@in_virtual_time
+async def test_stop_ends_engines_loads_and_waits() -> None:
+    world = World(max_loaded=2)
+    serving = await world.ask(spec("a"))
+    world.engine.starts_may_end.clear()
+    loading, queued = world.ask(spec("b")), world.ask(spec("c"))
+    unloading = asyncio.ensure_future(world.supervisor.unload("b"))
+    await settled()
+    await world.supervisor.stop()
+    for caller in (loading, queued, world.ask(spec("a"))):
+        with pytest.raises(ShuttingDown):
+            await caller
+    await unloading
+    assert not world.engine.running and not world.engine.starting
+    serving.release()
+    assert {status.state for status in world.supervisor.states()} == {"stopped"}
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_ready_costs_next_to_nothing() -> None:
+    """Not a benchmark: ten times what was measured (1 us), so that a task or a timer for each call is seen."""
+
+    async def ask_often() -> float:
+        world = World()
+        world.supervisor.clock = time.time
+        wanted = spec()
+        (await world.ask(wanted)).release()
+        best = math.inf
+        for _ in range(20):
+            began = time.perf_counter()
+            for _ in range(500):
+                (await world.supervisor.ensure_ready(wanted)).release()
+            best = min(best, (time.perf_counter() - began) / 500)
+        await world.supervisor.stop()
+        return best
+
+    assert asyncio.run(ask_often()) < 10e-6
+
+
+# ---- the decision, as values
+
+
+def ready(name: str, **more: Any) -> Standing:
+    return Standing(name=name, state="ready", **more)
+
+
+def stopped(name: str, **more: Any) -> Standing:
+    return Standing(name=name, state="stopped", **more)
+
+
+DECISIONS = {
+    "(1) ready: serve": ([ready("a", waiting=1)], Plan(serve=("a",))),
+    "(1) leaving, but the caller came before": (
+        [ready("a", waiting=1, leaving=2)],
+        Plan(serve=("a",), hold=("a",)),
+    ),
+    "leaving, and the caller came after": ([ready("a", waiting=3, leaving=2)], Plan(stop=("a",))),
+    "leaving and busy": ([ready("a", in_flight=1, waiting=3, leaving=2)], Plan(hold=("a",))),
+    "(2) on its way": ([Standing(name="a", state="starting", waiting=1)], Plan()),
+    "(3) failed too often": ([stopped("a", waiting=1, retry_at=150.0)], Plan(wake_at=150.0)),
+    "(4) room": ([stopped("a", waiting=1)], Plan(start=("a",))),
+    "(4) room for one: the longest wait first": (
+        [ready("x", in_flight=1), stopped("a", waiting=9), stopped("b", waiting=2)],
+        Plan(start=("b",), hold=("x",)),
+    ),
+    "(5) a place is being vacated": (
+        [ready("x"), Standing(name="y", state="stopping"), stopped("a", waiting=1)],
+        Plan(),
+    ),
+    "(6) the idle one, though it expires later": (
+        [ready("x", in_flight=1, expires_at=200.0), ready("y", expires_at=900.0), stopped("a", waiting=1)],
+        Plan(stop=("y",)),
+    ),
+    "(6) the idle one that expires first": (
+        [ready("x", expires_at=200.0), ready("y", expires_at=900.0), stopped("a", waiting=1)],
+        Plan(stop=("x",), wake_at=900.0),
+    ),
+    "(6) all busy: hold one, serve who came before": (
+        [ready("x", in_flight=1, waiting=1), ready("y", in_flight=2), stopped("a", waiting=2)],
+        Plan(serve=("x",), hold=("x",)),
+    ),
+    "expired": ([ready("x", expires_at=99.0), ready("y", expires_at=101.0)], Plan(stop=("x",), wake_at=101.0)),
+    "expired but busy": ([ready("x", expires_at=99.0, in_flight=1)], Plan()),
+    "elsewhere: no room needed": (
+        [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],
+        Plan(start=("a",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DECISIONS)
+def test_decide(case: str) -> None:
+    standings, plan = DECISIONS[case]
+    assert decide(standings, max_loaded=2, now=100.0) == plan
