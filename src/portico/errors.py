@@ -13,7 +13,8 @@
     │   ├── ModelNotFound           no such model: names the nearest              404
     │   ├── MethodNotAllowed        the path has other methods                    405
     │   ├── RequestTimeout          the caller stopped sending its request        408
-    │   └── BodyTooLarge            over the limit: both numbers                  413
+    │   ├── BodyTooLarge            over the limit: both numbers                  413
+    │   └── HeadersTooLarge         over a limit: both numbers                    431
     ├── EngineError                 the engine could not do its part
     │   ├── EngineStartFailed       with the log's last lines                     500
     │   ├── EngineDied              while answering, with the log's last lines    502
@@ -149,6 +150,16 @@ class BodyTooLarge(RequestError):
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"The request's body is larger than {limit} bytes (--max-body-bytes).")
         self.limit = limit
+
+
+class HeadersTooLarge(RequestError):
+    status, code = 431, "headers_too_large"
+
+    def __init__(self, *, limit: int, count: int) -> None:
+        super().__init__(
+            f"The request's headers are larger than {limit} bytes (--max-header-bytes) or more than {count}."
+        )
+        self.limit, self.count = limit, count
 
 
 # ---- the engine could not do its part ----------------------------------------------------------

@@ -32,11 +32,14 @@ class Gateway:
         self.routes, self.access, self.meters, self.log = routes, access, meters, log
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"Portico speaks HTTP, not {scope['type']}")
-        request = Request(scope, receive, send)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        request = Request(scope, receive, send, self._loop)
         request.tag = self._tag(request)  # (1)
         request.extra.append((b"x-request-id", request.tag.encode()))
         self.meters.in_flight += 1

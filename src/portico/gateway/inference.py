@@ -71,7 +71,7 @@ class Inference:
     async def chat_result(self, request: ChatRequest, replica: Replica) -> Result:
         """A whole chat. Engines that see a hang-up are asked for it whole; others stream, and it is put
         together here, so that a caller who leaves stops them."""
-        if not replica.abilities.sees_hangup or request.n > 1 and not replica.abilities.multiple:
+        if not replica.abilities.sees_hangup or (request.n > 1 and not replica.abilities.multiple):
             return await assemble(await self.chat(msgspec.structs.replace(request, stream=True), replica))
         check_chat(request, replica)
         request = await self._budgeted(request, replica)
@@ -80,7 +80,9 @@ class Inference:
             return openai.read_result(await fetch(replica, CHAT, body))
         except ContextLengthExceeded as error:
             smaller = await self._fitted(request, replica, error)
-            body = openai.write_chat(msgspec.structs.replace(smaller, stream=False), model=replica.served_name)
+            body = openai.write_chat(
+                msgspec.structs.replace(smaller, stream=False), model=replica.served_name
+            )
             return openai.read_result(await fetch(replica, CHAT, body))
 
     async def completion(self, request: CompletionRequest, replica: Replica) -> Events:
@@ -101,7 +103,9 @@ class Inference:
             return Told(await self._nothing(request, replica))
         return await self._ask_completion(request, replica)
 
-    async def embeddings(self, request: EmbeddingRequest, replica: Replica) -> tuple[list[list[float]], Usage]:
+    async def embeddings(
+        self, request: EmbeddingRequest, replica: Replica
+    ) -> tuple[list[list[float]], Usage]:
         """One vector for each input. Raises Unsupported for a model that has none."""
         facts = replica.spec.facts
         if replica.spec.engine == "llamacpp" and "embedding" not in facts.capabilities:
@@ -124,7 +128,10 @@ class Inference:
         budget = request.context
         if not request.truncate or budget is None or (replica.context and budget >= replica.context):
             return request
-        if sum(len(part.text) for m in request.messages for part in m.parts if hasattr(part, "text")) < budget:
+        if (
+            sum(len(part.text) for m in request.messages for part in m.parts if hasattr(part, "text"))
+            < budget
+        ):
             return request
         return await self._dropped(request, replica, budget)
 
@@ -171,7 +178,9 @@ class Inference:
         if choice is not None and choice.mode == "named":
             tools = tuple(tool for tool in tools if tool.name == choice.name)
             if not tools:
-                raise InvalidRequest(f"tool_choice names {choice.name!r}, which is not in tools.", param="tool_choice")
+                raise InvalidRequest(
+                    f"tool_choice names {choice.name!r}, which is not in tools.", param="tool_choice"
+                )
         elif not tools:
             raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
         name = tools[0].name if len(tools) == 1 else None
@@ -214,7 +223,11 @@ class Inference:
             if limit is None or asked is None or len(request.prompts) != 1:
                 raise
             prompt = request.prompts[0]
-            tokens = len(prompt) if not isinstance(prompt, str) else len(await replica.tokenize(prompt, special=True))
+            tokens = (
+                len(prompt)
+                if not isinstance(prompt, str)
+                else len(await replica.tokenize(prompt, special=True))
+            )
             if tokens >= limit:
                 raise ContextLengthExceeded(tokens=tokens, limit=limit, param="prompt") from None
             sampling = msgspec.structs.replace(request.sampling, max_tokens=limit - tokens)
@@ -262,13 +275,19 @@ def read_refusal(replica: Replica, status: int, body: bytes) -> PorticoError:
     error = openai.read_error(status, body)
     if isinstance(error, UpstreamFailed):
         text = str(error).lower()
-        if error.status < 500 and "chat template" in text and ("must provide" in text or "no longer allowed" in text):
+        if (
+            error.status < 500
+            and "chat template" in text
+            and ("must provide" in text or "no longer allowed" in text)
+        ):
             return TemplateMissing(model=replica.spec.name)
         if "image input is not supported" in text or "is not a multimodal model" in text:
             return unsupported(replica, "vision", "images")
         if error.status in (401, 403):
             # The engine refused our key, not the caller's: to the caller this is a bad gateway.
-            return UpstreamFailed(f"The engine refused its key: {error}", status=502, code="upstream_refused_key")
+            return UpstreamFailed(
+                f"The engine refused its key: {error}", status=502, code="upstream_refused_key"
+            )
     return error
 
 

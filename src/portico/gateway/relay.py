@@ -68,7 +68,9 @@ def read_usage(body: bytes) -> tuple[Usage | None, bool]:
     )
 
 
-async def relay(request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool) -> None:
+async def relay(
+    request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool
+) -> None:
     """Sends `body` to the engine and its reply to the caller. `usage`: the caller asked for a usage chunk.
 
     Raises the engine's error, read, as long as nothing has been answered.

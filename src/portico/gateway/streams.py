@@ -93,7 +93,7 @@ class Joined:
     """
 
     def __init__(self, opens: Sequence[Callable[[], Awaitable[Events]]], *, per_prompt: int) -> None:
-        self._queue: asyncio.Queue[list[Event] | BaseException | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Sequence[Event] | BaseException | None] = asyncio.Queue()
         self._per_prompt = per_prompt
         self._usages: dict[int, Usage] = {}
         self._left = len(opens)

@@ -27,6 +27,7 @@ class Request:
     """
 
     __slots__ = (
+        "_loop",
         "_receive",
         "_send",
         "_task",
@@ -44,7 +45,14 @@ class Request:
         "tag",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`loop`: the running one, from a caller who knows it; asking for it costs a system call (getpid)."""
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -56,7 +64,7 @@ class Request:
         self.started = False
         self.gone = False
         self.account = Account()
-        self._receive, self._send = receive, send
+        self._receive, self._send, self._loop = receive, send, loop
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -90,7 +98,7 @@ class Request:
         """
         if self._task is not None:
             return
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         hangup = self.scope.get("extensions", {}).get("portico.hangup")
         if hangup is not None:
             hangup.on_hangup(self._hung_up)

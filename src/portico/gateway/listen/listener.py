@@ -1,0 +1,206 @@
+"""A listener's life: bound, serving, draining, gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+
+from portico.config import Config
+from portico.gateway.listen.bind import BACKLOG, bind
+from portico.gateway.listen.connection import GuardedProtocol
+from portico.gateway.listen.exchange import App
+from portico.gateway.listen.gate import Gate, Limits, RenderError
+
+log = logging.getLogger("portico.listen")
+
+# Bytes of answers that the kernel holds for a caller who does not read. Linux doubles the figure and counts
+# its own overhead in it; without it the buffer grows to 4 MB a connection (net.ipv4.tcp_wmem).
+SEND_BUFFER = 64 * 1024
+LAST_WORDS = 2.0  # seconds that cancelled requests and closing connections have to write what they still have
+
+
+class Listener:
+    """Serves `app` on the address of `config` until it is stopped. Owns its sockets and the gate.
+
+    Needs a running event loop and nothing else of the process: no signals, no logging set-up, no lifespan.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        config: Config,
+        *,
+        render_error: RenderError,
+        limits: Limits | None = None,
+        sockets: Sequence[socket.socket] | None = None,
+    ) -> None:
+        self._app, self._config, self._given = app, config, sockets
+        self.gate = Gate(limits or Limits.of(config), render_error)
+        self.addresses: tuple[tuple[str, int], ...] = ()
+        self._servers: list[asyncio.Server] = []
+        self._ticking: asyncio.TimerHandle | None = None
+        self._cut = False
+        self._ended = asyncio.Event()
+
+    async def start(self) -> tuple[str, int]:
+        """Listens from now on; the host and port of the first socket. Raises ConfigError with what to do."""
+        loop = asyncio.get_running_loop()
+        sockets = self._given or await bind(self._config.host, self._config.port)
+        config = _uvicorn_config(self._app)
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
+            connect = functools.partial(GuardedProtocol, config, self.gate)
+            self._servers.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
+        self.addresses = tuple(sock.getsockname()[:2] for sock in sockets)
+        self._tick(loop)
+        return self.addresses[0]
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.gate.tick()
+        self._ticking = loop.call_later(self.gate.limits.tick, self._tick, loop)
+
+    async def wait(self) -> None:
+        """Until `stop` is through."""
+        await self._ended.wait()
+
+    def cut(self) -> None:
+        """A `stop` under way waits for nobody any more."""
+        self._cut = True
+        self.gate.changed.set()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Ends in order; a second call waits for the first.
+
+        1. No new connections; idle ones close, half a request is answered 503. 2. What runs may finish,
+        `grace` seconds long (default: `shutdown_timeout`). 3. What still runs is cancelled, and has a
+        moment to write its last words. 4. Whatever is left is cut.
+        """
+        if self.gate.stopping:
+            return await self.wait()
+        self.gate.stopping = True
+        try:
+            for server in self._servers:  # (1)
+                server.close()
+            await asyncio.sleep(0)  # requests that the kernel has received already get their 503
+            for connection in tuple(self.gate.connections):
+                connection.drain()
+            seconds = self._config.shutdown_timeout if grace is None else grace
+            await self._until(lambda: not self.gate.tasks, seconds)  # (2)
+            for task in tuple(self.gate.tasks):  # (3)
+                task.cancel()
+            await self._until(lambda: not self.gate.tasks and not self.gate.connections, LAST_WORDS)
+        finally:
+            await self._end()
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+        """Until `reached`, or `seconds` are over, or the stop is cut short."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not (reached() or self._cut):
+                    self.gate.changed.clear()
+                    await self.gate.changed.wait()
+
+    async def _end(self) -> None:
+        for connection in tuple(self.gate.connections):  # (4)
+            connection.transport.abort()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for task in tuple(self.gate.tasks):
+            task.cancel()
+        self._cut = False
+        await self._until(lambda: not self.gate.tasks and not self.gate.connections, 0.2)
+        if self.gate.tasks:
+            log.warning("%d requests did not end when they were cancelled.", len(self.gate.tasks))
+        self._ended.set()
+
+
+async def serve(
+    app: App,
+    config: Config,
+    *,
+    render_error: RenderError,
+    on_started: Callable[[str, int], object] | None = None,
+    sockets: Sequence[socket.socket] | None = None,
+) -> int | None:
+    """Serves until SIGTERM or SIGINT, then stops in order; a second signal cuts what still runs.
+
+    `on_started(host, port)` runs once it listens. Gives back the signal's number. In a thread that is not
+    the main one no signal is seen; cancelling the task cuts at once.
+    """
+    make_room(config.max_connections)
+    listener = Listener(app, config, render_error=render_error, sockets=sockets)
+    host, port = await listener.start()
+    received: asyncio.Queue[int] = asyncio.Queue()
+    try:
+        with signals(received.put_nowait):
+            if on_started is not None:
+                on_started(host, port)
+            number = await received.get()
+            stopping = asyncio.ensure_future(listener.stop())
+            again = asyncio.ensure_future(received.get())
+            await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
+            again.cancel()
+            if not stopping.done():
+                listener.cut()
+            await asyncio.shield(stopping)
+        return number
+    finally:
+        listener.cut()
+        await listener.stop(0)
+
+
+@contextlib.contextmanager
+def signals(hear: Callable[[int], object]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread set signal handlers
+        return
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)
+
+    def handle(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(hear, number)
+
+    # signal.signal, not loop.add_signal_handler: the second does not exist on Windows and cannot put back
+    # what was there before.
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_room(connections: int) -> None:
+    """Raises the process's limit of open files for `connections`, each with one to an engine, if it may."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 256
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a second limit behind this one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _uvicorn_config(app: App) -> uvicorn.Config:
+    """What uvicorn's protocol reads of its configuration. Not `load()`: that calls the application to see
+    whether it is a factory. No logging set-up, no environment variables, no websockets."""
+    config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off", proxy_headers=False, workers=1)
+    config.loaded, config.loaded_app, config.ws_protocol_class = True, app, None
+    config.interface = "asgi3"
+    return config

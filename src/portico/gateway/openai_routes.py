@@ -1,0 +1,194 @@
+"""OpenAI's routes: chat/completions, completions, embeddings, models; and vLLM's tokenize beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from portico.dialects import body as bodies
+from portico.dialects import openai
+from portico.dialects.openai import wire
+from portico.errors import ContextLengthExceeded, InvalidRequest
+from portico.gateway import openai_shapes as shapes
+from portico.gateway.inference import CHAT, COMPLETIONS, assemble
+from portico.gateway.relay import SSE_TYPE, relay
+from portico.gateway.serving import Serving
+from portico.gateway.streaming import settle, stream
+from portico.web import Request, Route
+
+_tokenize = msgspec.json.Decoder(shapes.Tokenize)
+_detokenize = msgspec.json.Decoder(shapes.Detokenize)
+
+
+class OpenAIRoutes:
+    """Answers in OpenAI's dialect."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def rows(self) -> list[Route]:
+        s, chat, completions = shapes, "/v1/chat/completions", "/v1/completions"
+        return [
+            _post(chat, self.chat, "Chat", wire.Chat, s.ChatReply, SSE_TYPE),
+            _post(
+                completions, self.completions, "Raw completion", wire.Completion, s.CompletionReply, SSE_TYPE
+            ),
+            _post("/v1/embeddings", self.embeddings, "Embeddings", wire.Embedding, s.Embeddings),
+            Route("GET", "/v1/models", self.models, "openai", "The models there are", gives=s.ModelList),
+            Route("GET", "/v1/models/{model:path}", self.model, "openai", "One model", gives=s.ModelEntry),
+            _post("/tokenize", self.tokenize, "Token ids of a text or a chat", s.Tokenize, s.Tokenized),
+            _post("/detokenize", self.detokenize, "Text of token ids", s.Detokenize, s.Detokenized),
+        ]
+
+    async def chat(self, request: Request) -> None:
+        body = await request.body()
+        seen = openai.peek(body)
+        stream_it = bool(seen.stream)
+        served = self._serving.models.resolve(seen.model)
+        async with self._serving.replica(request, served) as replica:
+            if replica.abilities.relays and served.preset is None:
+                over = replica.context is not None and (seen.limit or 0) >= replica.context
+                sent = openai.relay_body(
+                    body,
+                    model=replica.served_name,
+                    include_usage=stream_it,
+                    drop=("max_tokens", "max_completion_tokens") if over else (),
+                )
+                try:
+                    return await relay(
+                        request, replica, CHAT, sent, stream=stream_it, usage=seen.include_usage
+                    )
+                except ContextLengthExceeded:
+                    if seen.limit is None or request.started:
+                        raise
+                    # The prompt may fit without the caller's max_tokens: the long way round clamps it.
+            chat = served.applied(openai.read_chat(body))
+            writer = openai.ChatWriter(seen.model, include_usage=chat.include_usage)
+            if chat.stream:
+                events = await self._serving.inference.chat(chat, replica)
+                return await stream(request, events, writer, SSE_TYPE, _end(writer))
+            result = await self._serving.inference.chat_result(chat, replica)
+            settle(request.account, result)
+            await request.answer(200, writer.whole(result))
+
+    async def completions(self, request: Request) -> None:
+        body = await request.body()
+        seen = openai.peek(body)
+        stream_it = bool(seen.stream)
+        served = self._serving.models.resolve(seen.model)
+        async with self._serving.replica(request, served) as replica:
+            if replica.abilities.relays and served.preset is None:
+                sent = openai.relay_body(body, model=replica.served_name, include_usage=stream_it, drop=())
+                try:
+                    return await relay(
+                        request, replica, COMPLETIONS, sent, stream=stream_it, usage=seen.include_usage
+                    )
+                except ContextLengthExceeded:
+                    if seen.limit is None or request.started:
+                        raise
+            completion = openai.read_completion(body)
+            writer = openai.CompletionWriter(seen.model, include_usage=completion.include_usage)
+            events = await self._serving.inference.completion(completion, replica)
+            if completion.stream:
+                return await stream(request, events, writer, SSE_TYPE, _end(writer))
+            result = await assemble(events)
+            settle(request.account, result)
+            await request.answer(200, writer.whole(result))
+
+    async def embeddings(self, request: Request) -> None:
+        body = await request.body()
+        asked = openai.read_embedding(body)
+        served = self._serving.models.resolve(asked.model)
+        async with self._serving.replica(request, served) as replica:
+            if replica.abilities.relays:
+                sent = openai.relay_body(body, model=replica.served_name, include_usage=False, drop=())
+                return await relay(request, replica, "/v1/embeddings", sent, stream=False, usage=False)
+            vectors, usage = await self._serving.inference.embeddings(asked, replica)
+            request.account.usage = usage
+            reply = openai.embedding_reply(asked.model, vectors, usage, encoding=asked.encoding)
+            await request.answer(200, reply)
+
+    async def models(self, request: Request) -> None:
+        entries = [self._entry(name) for name in self._serving.models.names()]
+        if request.header(b"anthropic-version") is not None:
+            return await request.answer(200, _anthropic_list(entries))
+        await request.answer(200, msgspec.json.encode({"object": "list", "data": entries}))
+
+    async def model(self, request: Request) -> None:
+        await request.answer(200, msgspec.json.encode(self._entry(request.params["model"])))
+
+    def _entry(self, name: str) -> dict[str, object]:
+        served = self._serving.models.resolve(name)
+        facts = served.spec.facts
+        return {
+            "id": name,
+            "object": "model",
+            "created": int(facts.modified or self._serving.models.started),
+            "owned_by": "portico",
+            "max_model_len": served.spec.context or facts.context,
+        }
+
+    async def tokenize(self, request: Request) -> None:
+        body = await request.body()
+        asked = bodies.decode(_tokenize, body)
+        served = self._serving.models.resolve(asked.model)
+        async with self._serving.replica(request, served) as replica:
+            if asked.messages is not None:
+                text = await replica.render(openai.read_chat(body))
+            elif asked.prompt is not None:
+                text = asked.prompt
+            else:
+                raise InvalidRequest("Send `prompt` or `messages`.", param="prompt")
+            ids = await replica.tokenize(text, special=asked.add_special_tokens)
+            pieces = await replica.pieces(text) if asked.return_token_strs else None
+            answer = shapes.Tokenized(
+                count=len(ids), max_model_len=replica.context, tokens=list(ids), token_strs=pieces
+            )
+            await request.answer(200, msgspec.json.encode(answer))
+
+    async def detokenize(self, request: Request) -> None:
+        asked = bodies.decode(_detokenize, await request.body())
+        served = self._serving.models.resolve(asked.model)
+        async with self._serving.replica(request, served) as replica:
+            answer = shapes.Detokenized(prompt=await replica.detokenize(asked.tokens))
+            await request.answer(200, msgspec.json.encode(answer))
+
+
+def _post(
+    path: str,
+    handle: Callable[[Request], Awaitable[None]],
+    summary: str,
+    takes: object,
+    gives: object,
+    streams: bytes | None = None,
+) -> Route:
+    content = streams.decode().partition(";")[0] if streams else None
+    return Route("POST", path, handle, "openai", summary, takes=takes, gives=gives, streams=content)
+
+
+def _end(writer: openai.ChatWriter | openai.CompletionWriter) -> Callable[[], Awaitable[bytes]]:
+    async def end() -> bytes:
+        return writer.end()
+
+    return end
+
+
+def _anthropic_list(entries: list[dict[str, object]]) -> bytes:
+    """The same list for a caller that speaks Anthropic's dialect."""
+    found = [
+        {
+            "type": "model",
+            "id": entry["id"],
+            "display_name": entry["id"],
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(str(entry["created"])))),
+        }
+        for entry in entries
+    ]
+    ends = (
+        {"first_id": found[0]["id"], "last_id": found[-1]["id"]}
+        if found
+        else {"first_id": None, "last_id": None}
+    )
+    return msgspec.json.encode({"data": found, "has_more": False, **ends})

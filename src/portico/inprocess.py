@@ -1,0 +1,304 @@
+"""Composes a server: engines, library, gateway, in one process. The parts list, in sight."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from portico import config_file
+from portico.config import Config, ModelEntry
+from portico.dialects import ollama
+from portico.engines import Facts, ModelSpec, remote
+from portico.engines.llamacpp import LlamaCpp
+from portico.engines.remote import Remote
+from portico.engines.supervisor import Supervisor
+from portico.errors import ConfigError, PorticoError, Unsupported
+from portico.gateway.app import Gateway
+from portico.gateway.beside import BesideRoutes
+from portico.gateway.listen.listener import Listener, make_room, signals
+from portico.gateway.log import RequestLog
+from portico.gateway.meters import Meters
+from portico.gateway.models import Models, Preset, Served
+from portico.gateway.ollama_routes import OllamaRoutes
+from portico.gateway.ollama_shelf import ShelfRoutes
+from portico.gateway.openai_routes import OpenAIRoutes
+from portico.gateway.openapi import describe
+from portico.gateway.refusals import render
+from portico.gateway.serving import Serving
+from portico.library.hub import HubSettings
+from portico.library.library import Library
+from portico.library.model import ModelFile, bundled_folder
+from portico.web import Access, Route, Routes
+
+BUNDLED = "portico-tiny"
+_REMOTE = ("http://", "https://", "unix://")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A server that listens and whose models are loaded."""
+
+    url: str
+    host: str
+    port: int
+    models: tuple[str, ...]
+    guarded: bool
+    """Callers need a key."""
+
+
+class Portico:
+    """A whole server. Owns its parts, from `start` to `stop`; belongs to one event loop."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str], extra: Sequence[Route] = ()) -> None:
+        """`extra` are routes of later floors, such as those of workflows."""
+        home = config_file.data_home(config, environ)
+        keys = config_file.callers_keys(config)
+        self.config = config
+        self.library = library(config, environ, home)
+        self.supervisor = Supervisor(
+            {
+                "llamacpp": LlamaCpp(
+                    logs=home / "logs", first_byte=config.first_token_timeout, between=config.token_timeout
+                ),
+                "remote": Remote(first_byte=config.first_token_timeout, between=config.token_timeout),
+            },
+            max_queue=config.max_queue,
+            max_loaded=config.max_loaded_models,
+            load_timeout=config.load_timeout,
+        )
+        self.meters = Meters()
+        self.log = RequestLog(form=config.log_format, level=config.log_level)
+        self._extra = tuple(extra)
+        self._keys = keys
+        self._warm: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> Ready:
+        """Listens, then loads the models named in the config. Raises ConfigError (a port that is taken),
+        and what keeps a model from being loaded; then nothing is left running."""
+        config = self.config
+        shelf = Shelf(self.library, config)
+        specs = await configured(config, self.library)
+        self.models = Models(specs, shelf.served, config.aliases)
+        access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
+        serving = Serving(self.models, self.supervisor)
+        self.beside = BesideRoutes(
+            self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections)
+        )
+        rows = [
+            *OpenAIRoutes(serving).rows(),
+            *OllamaRoutes(serving).rows(),
+            *ShelfRoutes(self.models, self.supervisor, self.library, version=config.ollama_version).rows(),
+            *self.beside.rows(),
+            *self._extra,
+        ]
+        self.beside.description = describe(rows, keys=bool(self._keys))
+        self.gateway = Gateway(Routes(rows), access, self.meters, self.log)
+        self.listener = Listener(self.gateway, config, render_error=render)
+        host, port = await self.listener.start()
+        try:
+            await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))
+        except BaseException:
+            await self.stop(grace=0)
+            raise
+        return Ready(
+            url=f"http://{_address(host)}:{port}",
+            host=host,
+            port=port,
+            models=tuple(self.models.names()),
+            guarded=bool(self._keys),
+        )
+
+    async def stop(self, grace: float | None = None) -> None:
+        """No new requests; running ones get `grace` seconds (default: shutdown_timeout); then the engines."""
+        self.beside.stopping = True
+        await self.listener.stop(grace)
+        await self.supervisor.stop()
+        self.log.flush()
+
+
+def serve(config: Config, *, on_ready: Callable[[Ready], object] = lambda ready: None) -> None:
+    """Serves until SIGTERM or SIGINT; a second one cuts what still runs. Blocks."""
+    if sys.platform == "win32":
+        asyncio.run(_serve(config, on_ready))
+    else:
+        import uvloop
+
+        uvloop.run(_serve(config, on_ready))
+
+
+async def _serve(config: Config, on_ready: Callable[[Ready], object]) -> None:
+    make_room(config.max_connections)
+    portico = Portico(config, os.environ)
+    received: asyncio.Queue[int] = asyncio.Queue()
+    with signals(received.put_nowait):
+        starting = asyncio.ensure_future(portico.start())
+        told = asyncio.ensure_future(received.get())
+        await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():  # a signal while it loads
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            return
+        on_ready(await starting)
+        await told
+        stopping = asyncio.ensure_future(portico.stop())
+        again = asyncio.ensure_future(received.get())
+        await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        portico.listener.cut()
+        await stopping
+
+
+# ---- what it serves ----------------------------------------------------------------------------
+
+
+def library(config: Config, environ: Mapping[str, str], home: Path) -> Library:
+    """The library that this config and environment mean."""
+    folder = (
+        config.ollama_models or environ.get("OLLAMA_MODELS", "").strip() or Path.home() / ".ollama" / "models"
+    )
+    return Library(home, hub=HubSettings.read(environ), ollama=Path(folder), bundled=bundled_folder())
+
+
+async def configured(config: Config, library: Library) -> list[ModelSpec]:
+    """The models named in the config; none named: those of the engine's URL, else the bundled one."""
+    if config.models:
+        specs = [await asyncio.to_thread(configure, entry, config, library) for entry in config.models]
+    elif config.engine and config.engine.startswith(_REMOTE):
+        offered = await remote.models(config.engine, config.engine_api_key)
+        if not offered:
+            raise ConfigError(f"{config.engine} serves no model; name one: portico serve MODEL --engine URL")
+        entries = [ModelEntry(name=model.id, context=model.context) for model in offered]
+        specs = [configure(entry, config, library) for entry in entries]
+    else:
+        specs = [configure(ModelEntry(name=BUNDLED), config, library)]
+    if config.served_model_names:
+        first = specs[0]
+        specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
+    return specs
+
+
+def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
+    """One model of the config as what its engine needs. Raises ConfigError, ModelNotFound, DamagedFile."""
+    engine = entry.engine or config.engine or "llamacpp"
+    if engine.startswith(_REMOTE):
+        return ModelSpec(
+            name=entry.name,
+            engine="remote",
+            source=engine,
+            served_name=entry.source or entry.name,
+            api_key=entry.api_key or config.engine_api_key,
+            aliases=entry.served_names,
+            context=entry.context or config.context,
+            keep_alive=-1.0,
+            facts=Facts(context=entry.context, capabilities=("completion", "tools")),
+        )
+    if engine != "llamacpp":
+        raise ConfigError(f"engine {engine!r} of model {entry.name!r} is neither llamacpp nor a URL")
+    target = entry.source or entry.name
+    path = Path(target).expanduser()
+    if target.endswith(".gguf") or target.startswith((".", "/", "~")) or (os.sep in target and path.exists()):
+        if not path.exists():
+            raise ConfigError(f"there is no file {target}")
+        model = library.at(path, name=entry.name if entry.source else path.stem)
+    else:
+        model = library.find(target)
+    return specify(
+        model,
+        config,
+        name=entry.name if entry.source else model.runs,
+        aliases=entry.served_names,
+        context=entry.context,
+        parallel=entry.parallel,
+        keep_alive=entry.keep_alive,
+        chat_template=entry.chat_template,
+        chat_fallback=entry.chat_fallback,
+    )
+
+
+def specify(
+    model: ModelFile,
+    config: Config,
+    *,
+    name: str | None = None,
+    aliases: tuple[str, ...] = (),
+    context: int | None = None,
+    parallel: int | None = None,
+    keep_alive: str | float | None = None,
+    chat_template: Path | None = None,
+    chat_fallback: str | None = None,
+) -> ModelSpec:
+    """A model of the library with the config's settings; those given here win over them."""
+    template = chat_template or config.chat_template
+    keep = config.keep_alive if keep_alive is None else keep_alive
+    seconds = ollama.read_duration(keep)
+    return msgspec.structs.replace(
+        model.spec(),
+        name=name or model.runs,
+        aliases=aliases,
+        context=context or config.context,
+        parallel=parallel or config.parallel,
+        threads=config.threads,
+        keep_alive=300.0 if seconds is None else seconds,
+        chat_template=_read(template) if template else None,
+        chat_fallback=chat_fallback or config.chat_fallback,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat template {path} cannot be read: {error}") from error
+
+
+class Shelf:
+    """What the library holds, as the gateway serves it. Presets of one model share its spec, so that they
+    share its engine."""
+
+    def __init__(self, library: Library, config: Config) -> None:
+        self._library, self._config = library, config
+        self._specs: dict[str, ModelSpec] = {}
+
+    def served(self) -> list[Served]:
+        return [self._serve(model) for model in self._library.models()]
+
+    def _serve(self, model: ModelFile) -> Served:
+        refusal: PorticoError | None = None
+        try:
+            spec = specify(model, self._config)
+        except Unsupported as error:
+            refusal = error
+            spec = ModelSpec(name=model.runs, engine="none", source=model.path, facts=model.facts)
+        known = self._specs.get(spec.name)
+        if known is not None and msgspec.structs.replace(known, facts=spec.facts) == spec:
+            spec = known
+        else:
+            self._specs[spec.name] = spec
+        return Served(name=model.name, spec=spec, facts=model.facts, preset=preset(model), refusal=refusal)
+
+
+def preset(model: ModelFile) -> Preset | None:
+    if not model.parent:
+        return None
+    parameters = dict(model.parameters)
+    return Preset(
+        parent=model.parent,
+        system=model.system,
+        sampling=ollama.read_options(parameters).sampling,
+        parameters=parameters,
+        messages=model.messages,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+
+
+def _address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
