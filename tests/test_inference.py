@@ -56,7 +56,9 @@ def test_a_tools_result_goes_with_its_call() -> None:
 
 
 def test_a_conversation_as_plain_text() -> None:
-    request = ChatRequest(model="m", messages=(said("system", "Be kind."), said("user", "Hi"), said("user", "there")))
+    request = ChatRequest(
+        model="m", messages=(said("system", "Be kind."), said("user", "Hi"), said("user", "there"))
+    )
     completion = as_prompt(request)
     assert completion.prompts == ("System: Be kind.\n\nUser: Hi\n\nUser: there\n\nAssistant:",)
     assert completion.sampling.stop == ("\nUser:",)
@@ -90,7 +92,12 @@ def answer(text: str, tokens: int) -> list[list[Event]]:
 
 
 async def test_joined_streams_are_choices_with_one_usage() -> None:
-    streams = [Later(answer("one", 3)), Later(answer("two", 4)), Later(answer("xyz", 5)), Later(answer("", 0))]
+    streams = [
+        Later(answer("one", 3)),
+        Later(answer("two", 4)),
+        Later(answer("xyz", 5)),
+        Later(answer("", 0)),
+    ]
 
     def opener(stream: Later) -> object:
         async def open() -> Events:
@@ -161,7 +168,12 @@ async def test_what_is_no_call_stays_text(text: str, reason: str) -> None:
 
 def test_schema_of_a_call() -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}}
-    assert call_schema([Tool(name="a", parameters=city)]) == city
+    assert call_schema([Tool(name="a", parameters=city)]) == {**city, "additionalProperties": False}
+    open_ended = {**city, "additionalProperties": True}
+    assert call_schema([Tool(name="a", parameters=open_ended)]) == open_ended
     both = call_schema([Tool(name="a", parameters=city), Tool(name="b")])
     assert [one["properties"]["name"]["const"] for one in both["anyOf"]] == ["a", "b"]  # type: ignore[index, attr-defined]
-    assert json.loads(json.dumps(both))["anyOf"][1]["properties"]["arguments"] == {"type": "object", "properties": {}}
+    assert json.loads(json.dumps(both))["anyOf"][1]["properties"]["arguments"] == {
+        "type": "object",
+        "properties": {},
+    }

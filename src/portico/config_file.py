@@ -225,7 +225,7 @@ def _entries(setting: _Setting) -> tuple[ModelEntry, ...]:
 
 def _convert(value: object, kind: Any, origin: str, setting: _Setting) -> Any:
     def path(wanted: type, given: object) -> object:
-        if wanted is not Path or not isinstance(given, str):
+        if wanted is not Path or not isinstance(given, str | Path):
             raise NotImplementedError
         return setting.folder / Path(given).expanduser()
 
@@ -254,4 +254,4 @@ def _refuse_unknown(table: Mapping[str, object], known: Mapping[str, object], *,
     for key in table:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=2, cutoff=0.5)
-            raise ConfigError(f"{where}: unknown key {key!r}.{near(nearest)}")
+            raise ConfigError(f"{where}: unknown key {key!r}{near(nearest)}")

@@ -52,8 +52,8 @@ class PorticoError(Exception):
 
 
 def near(names: Sequence[str]) -> str:
-    """ " Nearest: a, b." for an error's end, or nothing."""
-    return f" Nearest: {', '.join(names)}." if names else ""
+    """`. Nearest: a, b` for the end of an error, or nothing."""
+    return f". Nearest: {', '.join(names)}" if names else ""
 
 
 class ConfigError(PorticoError):
@@ -128,7 +128,7 @@ class ModelNotFound(RequestError):
     status, code = 404, "model_not_found"
 
     def __init__(self, *, model: str, nearest: Sequence[str] = ()) -> None:
-        super().__init__(f"model {model!r} not found.{near(nearest)}")
+        super().__init__(f"model {model!r} not found{near(nearest)}")
         self.model, self.nearest = model, tuple(nearest)
 
 

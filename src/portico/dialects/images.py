@@ -9,8 +9,9 @@ from portico.errors import InvalidRequest
 
 def media_type(encoded: str) -> str | None:
     """image/png, jpeg, webp or gif by the first bytes of base64 text; None for anything else."""
+    begin = encoded[:32]
     try:
-        head = binascii.a2b_base64(encoded[:32])
+        head = binascii.a2b_base64(begin[: len(begin) // 4 * 4])  # padding may be missing
     except (binascii.Error, ValueError):
         return None
     if head.startswith(b"\x89PNG\r\n\x1a\n"):

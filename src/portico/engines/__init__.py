@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from portico.dialects.openai.spelling import ANY, Spelling
 from portico.messages import ChatRequest, Value
 
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
@@ -86,6 +87,8 @@ class Abilities(Value, frozen=True, kw_only=True):
     """n > 1 and several prompts work in one request, with the usage summed."""
     echo: bool = True
     """Completions repeat the prompt when asked."""
+    spelling: Spelling = ANY
+    """What it calls the things that engines spell differently."""
 
 
 class Replica(Protocol):

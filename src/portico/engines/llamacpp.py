@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from portico.dialects import openai
 from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
 from portico.engines.tokens import TokenRoutes
 from portico.errors import EngineStartFailed, UpstreamFailed
@@ -22,7 +23,14 @@ from portico.messages import Value
 from portico.process import Child, Log, launch
 from portico.web import Upstream
 
-ABILITIES = Abilities(relays=False, sees_hangup=False, forces_tools=False, multiple=False, echo=False)
+ABILITIES = Abilities(
+    relays=False,
+    sees_hangup=False,
+    forces_tools=False,
+    multiple=False,
+    echo=False,
+    spelling=openai.LLAMACPP,
+)
 """Measured, see docs/compatibility.md: it looks at a silent connection only once a second, its grammar for
 tools lets a model talk instead, `n` above its slots is refused and usage counts one choice only."""
 

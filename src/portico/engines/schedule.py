@@ -73,7 +73,7 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
             continue
         if standing.leaving is not None:
             plan.dismiss(standing)
-        elif standing.in_flight or standing.name in plan.serve:
+        elif standing.in_flight or standing.name in plan.serve or standing.name in plan.going:
             continue
         elif standing.expires_at <= now:
             plan.dismiss(standing)

@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import cached_property
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -182,8 +183,12 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the first call: a supervisor is assembled before there is one."""
+        return asyncio.get_running_loop()
 
     # ---- what callers ask
 
@@ -210,7 +215,7 @@ class Supervisor:
             return
         if model.unload_order is None:
             model.unload_order = next(self._orders)
-        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone: asyncio.Future[None] = self._loop.create_future()
         model.unloaded.append(gone)
         self._advance()
         await gone
@@ -249,9 +254,10 @@ class Supervisor:
         self._notice_death(model)
         if model.error is not None and model.state == "failed" and model.retry_at > self._now():
             raise model.error.with_traceback(None)  # it would grow by every caller it is raised to
-        if self._waiting >= self._max_queue and model.open is None:
+        waits = model.open is None or model.open.spec is not spec
+        if waits and self._waiting >= self._max_queue:
             raise Busy()
-        waiter = _Waiter(next(self._orders), spec, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(next(self._orders), spec, self._loop.create_future())
         model.waiting.append(waiter)
         model.open = None  # nobody overtakes
         self._waiting += 1
@@ -415,14 +421,12 @@ class Supervisor:
     # ---- inside
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def _now(self) -> float:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
         return self._loop.time()
 
     def _set_alarm(self, at: float) -> None:
@@ -430,7 +434,7 @@ class Supervisor:
             self._alarm.cancel()
         self._alarm, self._alarm_at = None, at
         if at < math.inf:
-            self._alarm = asyncio.get_running_loop().call_at(at, self._rung)
+            self._alarm = self._loop.call_at(at, self._rung)
 
     def _rung(self) -> None:
         self._alarm, self._alarm_at = None, math.inf

@@ -75,7 +75,7 @@ class Inference:
             return await assemble(await self.chat(msgspec.structs.replace(request, stream=True), replica))
         check_chat(request, replica)
         request = await self._budgeted(request, replica)
-        body = openai.write_chat(msgspec.structs.replace(request, stream=False), model=replica.served_name)
+        body = write_chat(request, replica, stream=False)
         try:
             return openai.read_result(await fetch(replica, CHAT, body))
         except ContextLengthExceeded as error:
@@ -95,7 +95,7 @@ class Inference:
                 one = msgspec.structs.replace(request, prompts=(prompt,), n=1)
                 opens += [partial(self.completion, one, replica)] * request.n
             return Joined(opens, per_prompt=request.n)
-        if request.suffix is not None and "insert" not in replica.spec.facts.capabilities:
+        if request.suffix is not None and lacks(replica, "insert"):
             raise unsupported(replica, "insert", "suffix (fill in the middle)")
         if request.echo and not replica.abilities.echo:
             return await self._echoed(request, replica)
@@ -107,8 +107,7 @@ class Inference:
         self, request: EmbeddingRequest, replica: Replica
     ) -> tuple[list[list[float]], Usage]:
         """One vector for each input. Raises Unsupported for a model that has none."""
-        facts = replica.spec.facts
-        if replica.spec.engine == "llamacpp" and "embedding" not in facts.capabilities:
+        if lacks(replica, "embedding"):
             raise unsupported(replica, "embedding", "embeddings")
         body = openai.write_embedding(request, model=replica.served_name)
         return openai.read_embeddings(await fetch(replica, EMBEDDINGS, body))
@@ -237,14 +236,19 @@ class Inference:
 # ---- asking an engine --------------------------------------------------------------------------
 
 
+def write_chat(request: ChatRequest, replica: Replica, *, stream: bool) -> bytes:
+    sent = msgspec.structs.replace(request, stream=stream)
+    return openai.write_chat(sent, model=replica.served_name, spelling=replica.abilities.spelling)
+
+
 async def open_chat(request: ChatRequest, replica: Replica) -> Events:
-    body = openai.write_chat(msgspec.structs.replace(request, stream=True), model=replica.served_name)
+    body = write_chat(request, replica, stream=True)
     return await open_stream(replica, CHAT, body, openai.ChunkReader())
 
 
 async def open_completion(request: CompletionRequest, replica: Replica) -> Events:
     streamed = msgspec.structs.replace(request, stream=True)
-    body = openai.write_completion(streamed, model=replica.served_name)
+    body = openai.write_completion(streamed, model=replica.served_name, spelling=replica.abilities.spelling)
     return await open_stream(replica, COMPLETIONS, body, openai.CompletionChunkReader())
 
 
@@ -255,7 +259,7 @@ async def open_stream(replica: Replica, path: str, body: bytes, reader: openai.C
     except UpstreamClosed as error:
         raise await obituary(replica, error) from error
     if reply.status != 200:
-        raise read_refusal(replica, reply.status, await reply.read())
+        raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
     return ReplyEvents(reply, reader, replica)
 
 
@@ -266,13 +270,17 @@ async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
     except UpstreamClosed as error:
         raise await obituary(replica, error) from error
     if answer.status != 200:
-        raise read_refusal(replica, answer.status, answer.body)
+        raise read_refusal(replica, answer.status, answer.body, dict(answer.headers).get(b"retry-after"))
     return answer.body
 
 
-def read_refusal(replica: Replica, status: int, body: bytes) -> PorticoError:
-    """The engine's error in our words, where we have better ones."""
+def read_refusal(
+    replica: Replica, status: int, body: bytes, retry_after: bytes | None = None
+) -> PorticoError:
+    """The engine's error in our words, where we have better ones; with its Retry-After, for the caller."""
     error = openai.read_error(status, body)
+    if retry_after is not None:
+        error.headers = ((b"retry-after", retry_after),)
     if isinstance(error, UpstreamFailed):
         text = str(error).lower()
         if (
@@ -307,15 +315,19 @@ async def assemble(stream: Events) -> Result:
 # ---- decisions ---------------------------------------------------------------------------------
 
 
+def lacks(replica: Replica, capability: str) -> bool:
+    """Only the models of the embedded engine are known that well; other servers answer for themselves."""
+    return replica.spec.engine == "llamacpp" and capability not in replica.spec.facts.capabilities
+
+
 def lacks_template(replica: Replica) -> bool:
     spec = replica.spec
     return spec.engine == "llamacpp" and spec.chat_template is None and spec.facts.chat_template is None
 
 
 def check_chat(request: ChatRequest, replica: Replica) -> None:
-    """Raises Unsupported for images a model cannot see. Only the embedded engine's models are known that
-    well; other servers answer for themselves."""
-    if replica.spec.engine != "llamacpp" or "vision" in replica.spec.facts.capabilities:
+    """Raises Unsupported for images a model cannot see."""
+    if not lacks(replica, "vision"):
         return
     for message in request.messages:
         if any(isinstance(part, Image) for part in message.parts):
@@ -377,5 +389,9 @@ def call_schema(tools: Sequence[Tool]) -> dict[str, object]:
 
 
 def parameters(tool: Tool) -> dict[str, object]:
-    schema = tool.parameters
-    return schema if isinstance(schema, dict) and schema else {"type": "object", "properties": {}}
+    """A tool's schema. What it does not name is not allowed unless it says so: a grammar that lets a model
+    invent further arguments lets a small one invent them for ever."""
+    schema = tool.parameters if isinstance(tool.parameters, dict) else {}
+    if schema.get("type", "object") == "object" and "properties" in schema:
+        return {"type": "object", "additionalProperties": False, **schema}
+    return schema or {"type": "object", "properties": {}}

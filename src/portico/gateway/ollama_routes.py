@@ -19,7 +19,7 @@ from portico.gateway.relay import SSE_TYPE
 from portico.gateway.serving import Serving
 from portico.gateway.streaming import Stamps, settle, stream
 from portico.gateway.streams import Events
-from portico.messages import ChatRequest, CompletionRequest, Event
+from portico.messages import ChatRequest, CompletionRequest, Event, Usage
 from portico.web import Account, Request, Route
 
 NDJSON = b"application/x-ndjson"
@@ -125,7 +125,11 @@ class OllamaRoutes:
         asked = ollama.read_embed(await request.body())
         served = self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served, asked.keep_alive) as replica:
-            vectors, usage = await self._serving.inference.embeddings(asked, replica)
+            # Without an input the model is only loaded.
+            vectors: list[list[float]] = []
+            usage = Usage()
+            if asked.inputs:
+                vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.arrived()
             request.account.usage = usage
             reply = ollama.embed_reply(
@@ -137,7 +141,10 @@ class OllamaRoutes:
         asked = ollama.read_embeddings(await request.body())
         served = self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served, asked.keep_alive) as replica:
-            vectors, usage = await self._serving.inference.embeddings(asked, replica)
+            vectors: list[list[float]] = []
+            usage = Usage()
+            if asked.inputs:
+                vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.usage = usage
             await request.answer(200, ollama.embeddings_reply(vectors[0] if vectors else ()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from portico.gateway import ollama_shapes as shapes
 from portico.gateway.models import Models, Served, bare
 from portico.library.library import Library
 from portico.library.show import model_info
+from portico.messages import Message
 from portico.web import Request, Route
 from portico.web.request import JSON_TYPE
 
@@ -194,13 +195,29 @@ class ShelfRoutes:
         yield shapes.Status(status="success")
 
     def _make(self, name: str, asked: shapes.Create) -> None:
-        raise NotImplementedError
+        license = "\n".join(asked.license) if isinstance(asked.license, list) else asked.license
+        if asked.parameters:
+            ollama.read_options(asked.parameters)  # a wrong type is refused now, not at the first chat
+        messages = _messages(asked.messages) if asked.messages is not None else None
+        self._library.create(
+            name,
+            from_=asked.from_ or "",
+            files=asked.files,
+            system=asked.system,
+            template=asked.template,
+            parameters=asked.parameters,
+            messages=messages,
+            license=license,
+        )
 
     async def copy(self, request: Request) -> None:
         asked = _read(await request.body(), shapes.Copy)
         if not asked.source or not asked.destination:
             raise InvalidRequest("source and destination are required", param="source")
-        raise NotImplementedError
+        source = self._models.resolve(asked.source)
+        await asyncio.to_thread(self._library.copy, source.name, asked.destination)
+        self._models.refresh()
+        await request.answer(200, content_type=b"")
 
     async def delete(self, request: Request) -> None:
         asked = _read(await request.body(), shapes.ModelName)
@@ -214,11 +231,12 @@ class ShelfRoutes:
         await request.answer(200, content_type=b"")
 
     async def blob(self, request: Request) -> None:
-        there = await asyncio.to_thread(self._library.blobs.has, request.params["digest"])
+        there = await asyncio.to_thread(self._library.has_blob, request.params["digest"])
         await request.answer(200 if there else 404, content_type=b"")
 
     async def put_blob(self, request: Request) -> None:
-        raise NotImplementedError
+        new = await self._library.put_blob(request.params["digest"], request.pieces())
+        await request.answer(201 if new else 200, content_type=b"")
 
     async def _progress(self, request: Request, steps: AsyncIterator[shapes.Status], *, stream: bool) -> None:
         """Statuses as they come, or only the last. An error before the first has its own HTTP status; one
@@ -257,6 +275,11 @@ class ShelfRoutes:
 
     async def recommendations(self, request: Request) -> None:
         await request.answer(200, b'{"recommendations":[]}')
+
+
+def _messages(sent: list[dict[str, Any]]) -> tuple[Message, ...]:
+    """The messages of a create, which are those of a chat."""
+    return ollama.read_chat(msgspec.json.encode({"model": "-", "messages": sent})).messages
 
 
 def _read(body: bytes, kind: type[T]) -> T:

@@ -48,7 +48,7 @@ class OpenAIRoutes:
         stream_it = bool(seen.stream)
         served = self._serving.models.resolve(seen.model)
         async with self._serving.replica(request, served) as replica:
-            if replica.abilities.relays and served.preset is None:
+            if replica.abilities.relays and served.preset is None and is_plain(body):
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
                     body,
@@ -154,6 +154,23 @@ class OpenAIRoutes:
         async with self._serving.replica(request, served) as replica:
             answer = shapes.Detokenized(prompt=await replica.detokenize(asked.tokens))
             await request.answer(200, msgspec.json.encode(answer))
+
+
+def is_plain(body: bytes) -> bool:
+    """Nothing in a chat has to be put differently for an engine: no role or field that only some know, no
+    image in a form that only some accept. Words that merely occur in a text stand there with escaped quotes."""
+    return not any(quirk in body for quirk in _QUIRKS)
+
+
+_QUIRKS = (
+    b'"developer"',
+    b'"functions"',
+    b'"function_call"',
+    b'"image_url"',
+    b'"reasoning"',
+    b'"reasoning_content"',
+    b'"allowed_tools"',
+)
 
 
 def _post(

@@ -29,8 +29,8 @@ def refusal(request: Request, error: PorticoError) -> tuple[bytes, bytes]:
 def render(path: str, error: PorticoError) -> tuple[bytes, bytes]:
     if path.startswith("/v1/messages"):
         kind = _ANTHROPIC.get(error.status, "api_error")
-        body = {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": None}
-        return msgspec.json.encode(body), JSON_TYPE
+        told = {"type": kind, "message": str(error), "param": error.param, "code": error.code}
+        return msgspec.json.encode({"type": "error", "error": told, "request_id": None}), JSON_TYPE
     if path.startswith("/v1/") or path in ("/tokenize", "/detokenize"):
         return openai.error_body(error), JSON_TYPE
     if isinstance(error, RouteNotFound):

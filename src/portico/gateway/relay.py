@@ -7,65 +7,114 @@ not ask for is taken out again.
 from __future__ import annotations
 
 import asyncio
-import re
+from typing import Any
 
 import msgspec
 
 from portico.dialects import openai
 from portico.dialects.framing import SSE_DONE, SSEReader, sse
 from portico.engines import Replica
-from portico.errors import EngineError, ShuttingDown, UpstreamClosed
+from portico.errors import PorticoError, ShuttingDown, UpstreamClosed, UpstreamFailed
 from portico.gateway.inference import read_refusal
 from portico.gateway.streams import obituary
 from portico.messages import Usage
 from portico.web import Reply, Request
 
 SSE_TYPE = b"text/event-stream; charset=utf-8"
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _EVENT_END = b"\n\n"
+_DONE = b"[DONE]"
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Tail(msgspec.Struct):
-    """The parts of a reply or chunk that counting needs."""
+class _Call(msgspec.Struct, gc=False):
+    index: int | None = None
 
+
+class _Said(msgspec.Struct, gc=False):
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+    delta: _Said | None = None
+    message: _Said | None = None
+
+
+class Glance(msgspec.Struct, gc=False):
+    """The parts of a reply or of a chunk that relaying looks at."""
+
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
-    choices: list[msgspec.Raw] = []
+    error: Any = None
 
+    @property
+    def finish_reason(self) -> str | None:
+        return self.choices[-1].finish_reason if self.choices else None
 
-_tail = msgspec.json.Decoder(_Tail)
+    @property
+    def lacks_a_name(self) -> bool:
+        """Reasoning stands under one of its two names only, or a piece of a tool call has no index."""
+        for choice in self.choices or ():
+            said = choice.delta or choice.message
+            if said is None:
+                continue
+            if said.reasoning != said.reasoning_content:
+                return True
+            if choice.delta is not None and any(call.index is None for call in said.tool_calls or ()):
+                return True
+        return False
 
-
-def read_usage(body: bytes) -> tuple[Usage | None, bool]:
-    """(usage, whether there are choices beside it) of a reply or a chunk; nothing, if it cannot be read."""
-    try:
-        tail = _tail.decode(body)
-    except msgspec.DecodeError:
-        return None, True
-    usage = tail.usage
-    if usage is None:
-        return None, bool(tail.choices)
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return (
-        Usage(
-            input_tokens=usage.prompt_tokens,
+    def counted(self) -> Usage | None:
+        usage = self.usage
+        if usage is None:
+            return None
+        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+        return Usage(
+            input_tokens=usage.prompt_tokens or 0,
             output_tokens=usage.completion_tokens or 0,
             cached_tokens=prompt.cached_tokens if prompt else None,
             reasoning_tokens=completion.reasoning_tokens if completion else None,
-        ),
-        bool(tail.choices),
-    )
+        )
+
+
+_glance: msgspec.json.Decoder[Glance | None] = msgspec.json.Decoder(Glance | None)
+
+
+def glance(body: bytes) -> Glance | None:
+    """What a reply or a chunk says; None for `null`, which llama.cpp sends. Raises UpstreamFailed for what
+    cannot be read: it must not reach a caller as if it were an answer."""
+    try:
+        return _glance.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamFailed(f"The engine sent what cannot be read: {error}.", status=502) from None
+
+
+def mended(body: bytes) -> bytes:
+    """The same reply or chunk with its reasoning under both names that clients read (vLLM writes one,
+    DeepSeek's convention is the other), and with the index that OpenAI's clients need in a call's pieces."""
+    reply = msgspec.json.decode(body)
+    for choice in reply["choices"]:
+        said = choice.get("delta") or choice.get("message") or {}
+        thought = said.get("reasoning") or said.get("reasoning_content")
+        if thought is not None:
+            said["reasoning"] = said["reasoning_content"] = thought
+        for index, call in enumerate(said.get("tool_calls") or ()):
+            if "delta" in choice:
+                call.setdefault("index", index)
+    return msgspec.json.encode(reply)
 
 
 async def relay(
@@ -81,7 +130,7 @@ async def relay(
         raise await obituary(replica, error) from error
     try:
         if reply.status != 200:
-            raise read_refusal(replica, reply.status, await reply.read())
+            raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
         if stream:
             await _stream(request, replica, reply, keep_usage=usage)
         else:
@@ -95,9 +144,13 @@ async def _whole(request: Request, replica: Replica, reply: Reply) -> None:
         body = await reply.read()
     except UpstreamClosed as error:
         raise await obituary(replica, error) from error
-    request.account.arrived()
-    request.account.usage, _ = read_usage(body)
-    await request.answer(200, body)
+    seen = glance(body)
+    if seen is None or seen.error is not None:
+        raise openai.read_error(502, body)
+    account = request.account
+    account.arrived()
+    account.usage = seen.counted()
+    await request.answer(200, mended(body) if seen.lacks_a_name else body)
 
 
 async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usage: bool) -> None:
@@ -105,22 +158,26 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
     chunks = Chunks(keep_usage=keep_usage)
     began = False
     try:
-        while data := await reply.chunk():
-            out = chunks.feed(data)
-            account.arrived(chunks.count)
-            if not began:
-                # Only now: an engine that breaks before its first byte still gives an honest status.
-                await request.begin(SSE_TYPE)
-                began = True
+        while True:
+            data = await reply.chunk()
+            out = chunks.feed(data) if data else chunks.end()
             if out:
+                if not began:
+                    # Only now: an engine that breaks before its first byte still gives an honest status.
+                    await request.begin(SSE_TYPE)
+                    began = True
+                account.arrived(chunks.count)
                 await request.write(out)
-    except EngineError as error:
+            if chunks.failure is not None:
+                raise chunks.failure
+            if not data:
+                break
+        if not (chunks.done or chunks.finished):
+            raise UpstreamClosed(url=replica.upstream.url)
+    except PorticoError as error:
+        final = await obituary(replica, error) if isinstance(error, UpstreamClosed) else error
         if not began:
-            raise
-        if isinstance(error, UpstreamClosed):
-            final: EngineError = await obituary(replica, error)
-        else:
-            final = error
+            raise final from error
         account.finish = "error"
         return await request.end(sse(openai.error_body(final)))
     except asyncio.CancelledError:
@@ -129,68 +186,63 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
         account.finish = "error"
         return await request.end(sse(openai.error_body(ShuttingDown())))
     account.usage = chunks.usage
-    if not began:
-        raise UpstreamClosed(url=replica.upstream.url)
-    await request.end(chunks.rest() if chunks.done else chunks.rest() + SSE_DONE)
+    await request.end(b"" if chunks.done else SSE_DONE)
 
 
 class Chunks:
-    """Passes whole events on; finds the usage among them.
+    """Passes whole events on as they are; notes the usage and the end among them.
 
     Events that are cut by a packet's end wait for their rest: half an event is of no use to a caller, and an
-    error event could not be put behind it.
+    error event could not be put behind it. Comments are not passed on.
     """
 
-    __slots__ = ("_keep_usage", "_reader", "_tail", "count", "done", "usage")
+    __slots__ = ("_frames", "_keep_usage", "count", "done", "failure", "finished", "usage")
 
     def __init__(self, *, keep_usage: bool) -> None:
         self._keep_usage = keep_usage
-        self._tail = b""
-        self._reader: SSEReader | None = None
+        self._frames = SSEReader()
         self.count = 0
         self.done = False
+        self.finished = False
+        self.failure: PorticoError | None = None
+        """What is wrong with the stream, once all before it has been passed on."""
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes to pass on; `count` is then the number of events in them."""
-        if self._reader is not None or b"\r" in data:
-            return self._reframed(data)
-        if self._tail:
-            data = self._tail + data
-            self._tail = b""
-        if not data.endswith(_EVENT_END):
-            cut = data.rfind(_EVENT_END)
-            if cut < 0:
-                self._tail, self.count = data, 0
-                return b""
-            self._tail, data = data[cut + 2 :], data[: cut + 2]
-        self.count = data.count(_EVENT_END)
-        if b"[DONE]" in data:
-            self.done = True
-        if b'"usage"' in data and _USAGE.search(data):
-            return b"".join([self._counted(event) for event in data.split(_EVENT_END) if event])
-        return data
+        """The bytes to pass on; `count` is then the number of chunks in them."""
+        return self._passed(self._frames.feed(data))
 
-    def rest(self) -> bytes:
-        """What was never ended by a blank line."""
-        tail, self._tail = self._tail, b""
-        return tail + _EVENT_END if tail.strip() else b""
+    def end(self) -> bytes:
+        """The same for an event whose closing blank line never came."""
+        return self._passed(self._frames.end())
 
-    def _counted(self, event: bytes) -> bytes:
-        if event.startswith(b"data:") and _USAGE.search(event):
-            usage, choices = read_usage(event[5:])
-            if usage is not None:
-                self.usage = usage
-                if not choices and not self._keep_usage:
-                    return b""
-        return event + _EVENT_END
-
-    def _reframed(self, data: bytes) -> bytes:
-        """A server that ends lines with CR LF: each event is read and written anew."""
-        if self._reader is None:
-            self._reader = SSEReader()
-            data, self._tail = self._tail + data, b""
-        payloads = self._reader.feed(data)
+    def _passed(self, payloads: list[bytes]) -> bytes:
+        out = []
+        for payload in payloads:
+            if payload == _DONE:
+                self.done = True
+                out.append(SSE_DONE)
+                continue
+            try:
+                payload = self._looked_at(payload)
+            except PorticoError as error:
+                self.failure = error
+                break
+            if payload:
+                out += (b"data: ", payload, _EVENT_END)
         self.count = len(payloads)
-        self.done = self.done or b"[DONE]" in payloads
-        return b"".join([self._counted(b"data: " + payload) for payload in payloads])
+        return b"".join(out)
+
+    def _looked_at(self, payload: bytes) -> bytes:
+        seen = glance(payload)
+        if seen is None:
+            return b""
+        if seen.error is not None:
+            raise openai.read_error(500, payload)
+        if seen.finish_reason is not None:
+            self.finished = True
+        if seen.usage is not None:
+            self.usage = seen.counted()
+            if not seen.choices and not self._keep_usage:
+                return b""
+        return mended(payload) if seen.lacks_a_name else payload

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from portico.engines import Replica
-from portico.errors import EngineDied, UpstreamClosed
+from portico.errors import EngineDied, PorticoError, UpstreamClosed
 from portico.messages import (
     Event,
     Finished,
@@ -41,8 +41,11 @@ class Reader(Protocol):
     """Reads a dialect's chunks (the dialects' ChunkReader)."""
 
     done: bool
+    failure: PorticoError | None
 
     def feed(self, data: bytes) -> Sequence[Event]: ...
+
+    def end(self) -> Sequence[Event]: ...
 
 
 class ReplyEvents:
@@ -52,18 +55,21 @@ class ReplyEvents:
         self._reply, self._reader, self._replica = reply, reader, replica
 
     async def batch(self) -> Sequence[Event]:
+        reader = self._reader
         while True:
+            if reader.failure is not None:
+                raise reader.failure
             try:
                 data = await self._reply.chunk()
             except UpstreamClosed as error:
                 raise await obituary(self._replica, error) from error
-            if not data:
-                if not self._reader.done:
-                    raise await obituary(self._replica, UpstreamClosed(url=self._replica.upstream.url))
-                return ()
-            events = self._reader.feed(data)
+            events = reader.feed(data) if data else reader.end()
             if events:
                 return events
+            if not data:
+                if not reader.done:
+                    raise await obituary(self._replica, UpstreamClosed(url=self._replica.upstream.url))
+                return ()
 
     def close(self) -> None:
         self._reply.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from portico.web.account import Account
@@ -78,17 +78,22 @@ class Request:
     async def body(self) -> bytes:
         """The whole body; the listener has limited its size."""
         message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp
-        if not message.get("more_body"):
+        if message["type"] == "http.request" and not message.get("more_body"):
             return message.get("body", b"")  # type: ignore[no-any-return]
-        parts = [message.get("body", b"")]
-        while message.get("more_body"):
+        return b"".join([piece async for piece in self._following(message)])
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, for one that is too large to hold."""
+        async for piece in self._following(await self._receive()):
+            yield piece
+
+    async def _following(self, message: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        while message["type"] != "http.disconnect":
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                return
             message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise HungUp
-            parts.append(message.get("body", b""))
-        return b"".join(parts)
+        raise HungUp
 
     def watch(self) -> None:
         """From now on the task that handles this request is cancelled when the caller leaves.

@@ -136,22 +136,33 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self.done = False
+        self.failure: PorticoError | None = None
         self._frames = SSEReader()
         self._running: set[int] = set()  # choices that began and have not finished
         self._finished: set[int] = set()
         self._usage: Usage | None = None
 
     def feed(self, data: bytes) -> list[Event]:
-        events: list[Event] = []
-        for payload in self._frames.feed(data):
-            self._payload(payload, events)
-        return events
+        return self._events(self._frames.feed(data))
 
     def end(self) -> list[Event]:
         """What the last bytes hold, when their closing blank line never came."""
+        return self._events(self._frames.end())
+
+    def _events(self, payloads: list[bytes]) -> list[Event]:
+        """What was said before an error is given first, also when both came in one packet; `failure` is then
+        the error, which the next call raises."""
+        if self.failure is not None:
+            raise self.failure
         events: list[Event] = []
-        for payload in self._frames.end():
-            self._payload(payload, events)
+        for payload in payloads:
+            try:
+                self._payload(payload, events)
+            except PorticoError as error:
+                if not events:
+                    raise
+                self.failure = error
+                break
         return events
 
     def _payload(self, payload: bytes, events: list[Event]) -> None:
@@ -164,8 +175,8 @@ class ChunkReader:
         chunk = _decode(_chat, payload)
         if chunk is None:  # llama.cpp's `data: null`
             return
-        if chunk.error is not None:
-            _raise(payload)
+        if chunk.error is not None or chunk.choices is None:
+            _refuse(payload)
         for choice in chunk.choices or ():
             index = choice.index
             delta = choice.delta
@@ -203,8 +214,8 @@ class CompletionChunkReader(ChunkReader):
         chunk = _decode(_text, payload)
         if chunk is None:
             return
-        if chunk.error is not None:
-            _raise(payload)
+        if chunk.error is not None or chunk.choices is None:
+            _refuse(payload)
         for choice in chunk.choices or ():
             if choice.text or choice.logprobs is not None:
                 columns = choice.logprobs
@@ -336,6 +347,13 @@ def _whole(decoder: msgspec.json.Decoder[T | None], body: bytes) -> T:
     if reply is None or (getattr(reply, "error", None) is not None):
         _raise(body)
     return reply
+
+
+def _refuse(payload: bytes) -> None:
+    """Raises the error that a chunk without choices may be; such a chunk may also say nothing at all."""
+    told = told_error(payload)
+    if told is not None:
+        raise told
 
 
 def _no_json(payload: bytes) -> UpstreamFailed:

@@ -12,6 +12,7 @@ from portico.errors import (
     ContextLengthExceeded,
     ModelNotFound,
     PorticoError,
+    RequestError,
     UpstreamFailed,
 )
 
@@ -51,6 +52,14 @@ _OVERFLOWS = tuple(
         r"exceeds? the (?:available |maximum |model's )?context (?:size|length|window)",
     )
 )
+_CODES = {
+    400: RequestError.code,
+    422: RequestError.code,
+    429: "rate_limit_exceeded",
+    503: Busy.code,
+}
+"""Codes for engines that give none, or only the status once more."""
+
 _OVERFLOW_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
 
@@ -102,10 +111,13 @@ def read_error(status: int, body: bytes) -> PorticoError:
     """What an engine's answer of this status says. A prompt that does not fit is ContextLengthExceeded,
     with both numbers where they can be read; everything else is UpstreamFailed with the engine's own
     status, message, code and param."""
-    return told_error(body, status) or UpstreamFailed(
-        body[:500].decode("utf-8", "replace").strip() or f"The engine answered with status {status}.",
-        status=status,
-    )
+    told = told_error(body, status)
+    if told is not None:
+        return told
+    text = body[:500].decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        text = ""  # a page that some proxy before the engine wrote for a browser
+    return UpstreamFailed(text or f"The engine answered with status {status}.", status=status)
 
 
 def told_error(body: bytes, status: int | None = None) -> PorticoError | None:
@@ -123,10 +135,7 @@ def told_error(body: bytes, status: int | None = None) -> PorticoError | None:
         status = told.code if isinstance(told.code, int) and 400 <= told.code <= 599 else 500
     if overflow := _overflow(told, message, status):
         return overflow
-    if isinstance(told.code, str) and told.code:
-        code: str | None = told.code
-    else:
-        code = "overloaded" if status == Busy.status else None
+    code = told.code if isinstance(told.code, str) and told.code else _CODES.get(status)
     return UpstreamFailed(message, status=status, code=code, param=param)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from portico.messages import Value
 
 
@@ -11,10 +13,12 @@ class Spelling(Value, frozen=True, kw_only=True):
 
     repetition: tuple[str, ...] = ("repetition_penalty", "repeat_penalty")
     """Names of the repetition penalty."""
+    schema_in_completions: Literal["response_format", "json_schema"] = "response_format"
+    """The field of a raw completion that holds the schema of its answer."""
     effort_in_template: bool = True
     """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
 
 
 ANY = Spelling()
 VLLM = Spelling(repetition=("repetition_penalty",), effort_in_template=False)
-LLAMACPP = Spelling(repetition=("repeat_penalty",))
+LLAMACPP = Spelling(repetition=("repeat_penalty",), schema_in_completions="json_schema")

@@ -68,9 +68,14 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
         suffix=request.suffix,
         echo=request.echo or None,
         logprobs=request.logprobs,
-        response_format=_format(request.format),
     )
-    return body.encode(completion, request.sampling.extra)
+    extra = request.sampling.extra
+    if request.format is not None and spelling.schema_in_completions == "json_schema":
+        schema = request.format.schema if request.format.kind == "schema" else {"type": "object"}
+        extra = {**extra, "json_schema": schema}
+    else:
+        completion.response_format = _format(request.format)
+    return body.encode(completion, extra)
 
 
 def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:

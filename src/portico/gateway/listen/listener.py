@@ -23,9 +23,12 @@ from portico.gateway.listen.gate import Gate, Limits, RenderError
 
 log = logging.getLogger("portico.listen")
 
-# Bytes of answers that the kernel holds for a caller who does not read. Linux doubles the figure and counts
-# its own overhead in it; without it the buffer grows to 4 MB a connection (net.ipv4.tcp_wmem).
-SEND_BUFFER = 64 * 1024
+# Bytes of answers that the kernel holds for one caller; without a limit it is 4 MB (net.ipv4.tcp_wmem).
+# Linux doubles the figure and counts its own overhead in it. It bounds what is under way to a far caller.
+SEND_BUFFER = 96 * 1024
+# Of these, bytes that could not be sent because the caller does not read.
+UNSENT = 32 * 1024
+_A_MOMENT = 0.01
 LAST_WORDS = 2.0  # seconds that cancelled requests and closing connections have to write what they still have
 
 
@@ -58,7 +61,7 @@ class Listener:
         sockets = self._given or await bind(self._config.host, self._config.port)
         config = _uvicorn_config(self._app)
         for sock in sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
+            _hold_little(sock)
             connect = functools.partial(GuardedProtocol, config, self.gate)
             self._servers.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
         self.addresses = tuple(sock.getsockname()[:2] for sock in sockets)
@@ -91,7 +94,7 @@ class Listener:
         try:
             for server in self._servers:  # (1)
                 server.close()
-            await asyncio.sleep(0)  # requests that the kernel has received already get their 503
+            await asyncio.sleep(_A_MOMENT)  # requests that the kernel has received already get their 503
             for connection in tuple(self.gate.connections):
                 connection.drain()
             seconds = self._config.shutdown_timeout if grace is None else grace
@@ -180,6 +183,13 @@ def signals(hear: Callable[[int], object]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _hold_little(sock: socket.socket) -> None:
+    """Limits what the kernel buffers for each connection that `sock` accepts."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # not on Windows
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def make_room(connections: int) -> None:

@@ -1,0 +1,170 @@
+"""What is ours: manifests, notes of unfinished pulls, uploads; and deleting the files that none of them needs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from portico.library import hubcache
+from portico.library.blobs import Blobs
+from portico.library.disk import disk_error
+from portico.library.hubcache import CachedFile, Snapshot
+from portico.library.manifests import FromHub, FromUpload, Manifest, Manifests, Source
+from portico.messages import Value
+
+
+class Unfinished(Value, frozen=True, kw_only=True):
+    """A pull that was interrupted, in bytes."""
+
+    name: str
+    completed: int
+    total: int
+
+
+class Stock:
+    """Owns `manifests`, `unfinished` and `blobs`: nothing else writes them. Every method may be called from any
+    thread and takes a moment. `changed` is told when a model came or went."""
+
+    def __init__(
+        self, manifests: Manifests, unfinished: Manifests, blobs: Blobs, *, changed: Callable[[], None]
+    ) -> None:
+        self._manifests, self._unfinished, self._blobs = manifests, unfinished, blobs
+        self._changed = changed
+        self._lock = threading.RLock()
+
+    def get(self, name: str) -> Manifest | None:
+        return self._manifests.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Of models, and of pulls that were interrupted."""
+        return tuple(manifest.name for manifest in (*self._manifests.all(), *self._unfinished.all()))
+
+    def ours(self) -> frozenset[str]:
+        """Hashes of all files in the hub's cache that were fetched by us."""
+        return frozenset(file.hash for source in self._hub_sources() for file in source.files if file.fetched)
+
+    def keep(self, manifest: Manifest) -> None:
+        """From now on its name stands for it. Raises NoSpace, PullFailed for a disk that cannot be written."""
+        with self._lock:
+            old = self._manifests.get(manifest.name)
+            _write(self._manifests, manifest)
+            self._unfinished.remove(manifest.name)
+            if old is not None:
+                self._collect(old.source)
+        self._changed()
+
+    def drop(self, name: str) -> None:
+        """Forgets the name, and an interrupted pull of it."""
+        with self._lock:
+            found = [
+                kept for kept in (self._manifests.get(name), self._unfinished.get(name)) if kept is not None
+            ]
+            self._manifests.remove(name)
+            self._unfinished.remove(name)
+            for manifest in found:
+                self._collect(manifest.source)
+        self._changed()
+
+    # ---- pulls under way ---------------------------------------------------------------------------
+
+    def begin(self, manifest: Manifest) -> None:
+        """Notes that its files are being fetched: after a kill they can be found, and continued or deleted."""
+        with self._lock:
+            _write(self._unfinished, manifest)
+
+    def leave(self, manifest: Manifest) -> None:
+        """The fetching has ended, not well: the note stays if anything has arrived."""
+        with self._lock:
+            if not any(_arrived(manifest.source)):
+                self._unfinished.remove(manifest.name)
+
+    def abandon(self, manifest: Manifest) -> None:
+        """What was fetched is of no use."""
+        with self._lock:
+            self._unfinished.remove(manifest.name)
+            self._collect(manifest.source)
+
+    def unfinished(self) -> tuple[Unfinished, ...]:
+        return tuple(
+            Unfinished(
+                name=manifest.name,
+                completed=sum(_arrived(manifest.source)),
+                total=sum(file.size for file in manifest.source.files),
+            )
+            for manifest in self._unfinished.all()
+            if isinstance(manifest.source, FromHub)
+        )
+
+    def prune(self) -> int:
+        """Throws away what interrupted pulls have left and uploads that nothing was made of. Returns the bytes."""
+        with self._lock:
+            freed = 0
+            for manifest in self._unfinished.all():
+                self._unfinished.remove(manifest.name)
+                freed += self._collect(manifest.source)
+            used = {digest for manifest in self._manifests.all() for digest in _uploads(manifest.source)}
+            for digest in self._blobs.all():
+                if digest not in used:
+                    freed += self._blobs.remove(digest)
+            return freed
+
+    # ---- what nobody needs -------------------------------------------------------------------------
+
+    def _collect(self, dropped: Source) -> int:
+        """Deletes the files of a source that was dropped, unless another one needs them. Returns the bytes."""
+        freed = 0
+        used = {digest for manifest in self._manifests.all() for digest in _uploads(manifest.source)}
+        for digest in _uploads(dropped):
+            freed += self._blobs.remove(digest) if digest not in used else 0
+        if isinstance(dropped, FromHub):
+            needed = {_blob(one.snapshot, file) for one in self._hub_sources() for file in one.files}
+            named = {_name(one.snapshot, file) for one in self._hub_sources() for file in one.files}
+            for file in dropped.files:
+                if file.fetched and _name(dropped.snapshot, file) not in named:
+                    unused = _blob(dropped.snapshot, file) not in needed
+                    freed += hubcache.remove(dropped.snapshot, file, blob=unused)
+        return freed
+
+    def _hub_sources(self) -> list[FromHub]:
+        manifests = (*self._manifests.all(), *self._unfinished.all())
+        return [manifest.source for manifest in manifests if isinstance(manifest.source, FromHub)]
+
+
+def _arrived(source: Source) -> list[int]:
+    """Bytes of each file that are in the cache and were fetched by us."""
+    if not isinstance(source, FromHub):
+        return []
+    sizes = []
+    for file in source.files:
+        if file.fetched:
+            snapshot = source.snapshot
+            places = (snapshot.blob(file.hash), snapshot.part(file.hash), snapshot.file(file.path))
+            sizes.append(next((size for place in places if (size := _size(place))), 0))
+    return sizes
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _uploads(source: Source) -> tuple[str, ...]:
+    return tuple(filter(None, (source.digest, source.projector))) if isinstance(source, FromUpload) else ()
+
+
+def _blob(snapshot: Snapshot, file: CachedFile) -> tuple[Path, str]:
+    return snapshot.storage, file.hash
+
+
+def _name(snapshot: Snapshot, file: CachedFile) -> tuple[Path, str]:
+    return snapshot.folder, file.path
+
+
+def _write(manifests: Manifests, manifest: Manifest) -> None:
+    try:
+        manifests.put(manifest)
+    except OSError as error:
+        raise disk_error(error, manifests.folder / manifest.name, needed=4096) from error
