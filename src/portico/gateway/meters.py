@@ -43,18 +43,40 @@ class Histogram:
             yield ("+Inf" if bound == float("inf") else repr(bound)), float(running)
 
 
+class ModelSums:
+    """What the requests of one model add up to."""
+
+    __slots__ = ("duration", "first", "input_tokens", "output_tokens", "per_token")
+
+    def __init__(self) -> None:
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.first = Histogram(FIRST_TOKEN_BUCKETS)
+        self.per_token = Histogram(PER_TOKEN_BUCKETS)
+        self.duration = Histogram(DURATION_BUCKETS)
+
+    def add(self, account: Account) -> None:
+        usage, started, first = account.usage, account.started, account.first
+        tokens = account.chunks
+        if usage is not None:
+            self.input_tokens += usage.input_tokens
+            self.output_tokens += usage.output_tokens
+            tokens = usage.output_tokens
+        if first:
+            self.first.add((first - started) * 1e-9)
+            if tokens > 1 and account.last > first:
+                self.per_token.add((account.last - first) * 1e-9 / (tokens - 1))
+        self.duration.add((time.perf_counter_ns() - started) * 1e-9)
+
+
 class Meters:
     """Owns all sums of the server. Belongs to its event loop; nothing here waits or locks."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.requests: dict[tuple[str, str, str, int], int] = {}
-        self.input_tokens: dict[str, int] = {}
-        self.output_tokens: dict[str, int] = {}
+        self.models: dict[str, ModelSums] = {}
         self.hung_up = 0
-        self._first: dict[str, Histogram] = {}
-        self._per_token: dict[str, Histogram] = {}
-        self._duration: dict[str, Histogram] = {}
 
     def settle(self, account: Account, status: int, *, gone: bool) -> None:
         """Counts a request that has ended. `status` 499 stands for a caller who left."""
@@ -64,19 +86,11 @@ class Meters:
         model = account.model
         key = (account.dialect, account.route, model, status)
         self.requests[key] = self.requests.get(key, 0) + 1
-        usage = account.usage
-        if usage is not None:
-            self.input_tokens[model] = self.input_tokens.get(model, 0) + usage.input_tokens
-            self.output_tokens[model] = self.output_tokens.get(model, 0) + usage.output_tokens
-        if account.first:
-            _histogram(self._first, model, FIRST_TOKEN_BUCKETS).add((account.first - account.started) / 1e9)
-            tokens = usage.output_tokens if usage is not None else account.chunks
-            if tokens > 1 and account.last > account.first:
-                seconds = (account.last - account.first) / 1e9 / (tokens - 1)
-                _histogram(self._per_token, model, PER_TOKEN_BUCKETS).add(seconds)
         if model:
-            seconds = (time.perf_counter_ns() - account.started) / 1e9
-            _histogram(self._duration, model, DURATION_BUCKETS).add(seconds)
+            sums = self.models.get(model)
+            if sums is None:
+                sums = self.models[model] = ModelSums()
+            sums.add(account)
 
     def metrics(self, queued: Iterable[tuple[str, int]], up: Iterable[tuple[str, str, int]]) -> list[Metric]:
         """Everything as prometheus-client's metrics. `queued` gives requests waiting by model, `up` each
@@ -91,7 +105,7 @@ class Meters:
         for (dialect, route, model, status), count in self.requests.items():
             requests.add_metric([dialect, route, model, str(status)], count)
         flight = GaugeMetricFamily("portico_requests_in_flight", "Requests being answered now")
-        flight.add_metric([], self.in_flight)
+        flight.add_metric([], self.in_flight - 1)  # without the one that asks
         depth = GaugeMetricFamily("portico_queue_depth", "Requests waiting for a model", labels=["model"])
         for model, count in queued:
             depth.add_metric([model], count)
@@ -108,38 +122,30 @@ class Meters:
             depth,
             left,
             states,
-            self._tokens("portico_input_tokens", "Prompt tokens", self.input_tokens),
-            self._tokens("portico_output_tokens", "Generated tokens", self.output_tokens),
-            _family(
-                "portico_time_to_first_token_seconds", "From the request to the first token", self._first
-            ),
-            _family("portico_time_per_output_token_seconds", "Between two tokens", self._per_token),
-            _family("portico_request_duration_seconds", "From the request to the end", self._duration),
+            self._tokens("input"),
+            self._tokens("output"),
+            self._times("time_to_first_token", "From the request to the first token", lambda it: it.first),
+            self._times("time_per_output_token", "Between two tokens", lambda it: it.per_token),
+            self._times("request_duration", "From the request to the end", lambda it: it.duration),
         ]
 
-    def _tokens(self, name: str, text: str, sums: dict[str, int]) -> Metric:
+    def _tokens(self, direction: str) -> Metric:
         from prometheus_client.core import CounterMetricFamily
 
-        family = CounterMetricFamily(name, text, labels=["model"])
-        for model, count in sums.items():
-            family.add_metric([model], count)
+        what = {"input": "Tokens of prompts", "output": "Tokens generated"}[direction]
+        family = CounterMetricFamily(f"portico_{direction}_tokens", what, labels=["model"])
+        for model, sums in self.models.items():
+            family.add_metric([model], sums.input_tokens if direction == "input" else sums.output_tokens)
         return family
 
+    def _times(self, name: str, text: str, which: Callable[[ModelSums], Histogram]) -> Metric:
+        from prometheus_client.core import HistogramMetricFamily
 
-def _histogram(histograms: dict[str, Histogram], model: str, bounds: tuple[float, ...]) -> Histogram:
-    histogram = histograms.get(model)
-    if histogram is None:
-        histogram = histograms[model] = Histogram(bounds)
-    return histogram
-
-
-def _family(name: str, text: str, histograms: dict[str, Histogram]) -> Metric:
-    from prometheus_client.core import HistogramMetricFamily
-
-    family = HistogramMetricFamily(name, text, labels=["model"])
-    for model, histogram in histograms.items():
-        family.add_metric([model], list(histogram.buckets()), histogram.total)
-    return family
+        family = HistogramMetricFamily(f"portico_{name}_seconds", text, labels=["model"])
+        for model, sums in self.models.items():
+            histogram = which(sums)
+            family.add_metric([model], list(histogram.buckets()), histogram.total)
+        return family
 
 
 def exposition(metrics: Callable[[], list[Metric]]) -> bytes:

@@ -55,6 +55,7 @@ class OpenAIRoutes:
                     model=replica.served_name,
                     include_usage=stream_it,
                     drop=("max_tokens", "max_completion_tokens") if over else (),
+                    glance=seen,
                 )
                 try:
                     return await relay(
@@ -80,7 +81,9 @@ class OpenAIRoutes:
         served = self._serving.models.resolve(seen.model)
         async with self._serving.replica(request, served) as replica:
             if replica.abilities.relays and served.preset is None:
-                sent = openai.relay_body(body, model=replica.served_name, include_usage=stream_it, drop=())
+                sent = openai.relay_body(
+                    body, model=replica.served_name, include_usage=stream_it, glance=seen
+                )
                 try:
                     return await relay(
                         request, replica, COMPLETIONS, sent, stream=stream_it, usage=seen.include_usage
@@ -103,7 +106,7 @@ class OpenAIRoutes:
         served = self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             if replica.abilities.relays:
-                sent = openai.relay_body(body, model=replica.served_name, include_usage=False, drop=())
+                sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
                 return await relay(request, replica, "/v1/embeddings", sent, stream=False, usage=False)
             vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.usage = usage

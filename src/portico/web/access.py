@@ -36,8 +36,12 @@ _ALLOWED_HEADERS = (
 )
 
 
+_LOCAL_HOSTS = frozenset((b"", b"localhost", b"127.0.0.1"))
+_REMEMBERED = 64
+
+
 class Access:
-    """Who may ask: allowed origins, allowed hosts, keys. Immutable; asked once for each request.
+    """Who may ask: allowed origins, allowed hosts, keys. Asked once for each request.
 
     Origins and hosts follow Ollama (reference: its allowedHostsMiddleware and CORS set-up): local pages and
     desktop applications may, any other page must be named. The host is checked only when the server listens
@@ -50,7 +54,7 @@ class Access:
         self._keys = tuple(key.encode() for key in keys)
         self._patterns = tuple(_origin_pattern(origin) for origin in origins)
         self._loopback = loopback
-        self._good_hosts: set[bytes] = {b"localhost", b"127.0.0.1", b""}
+        self._good_hosts: set[bytes] = set()
         self._hostname = socket.gethostname().lower() if loopback else ""
 
     def check(self, request: Request, *, open_route: bool) -> None:
@@ -71,8 +75,11 @@ class Access:
                 raise Forbidden("")
             request.extra.append((b"access-control-allow-origin", origin))
             request.extra.append((b"vary", b"Origin"))
-        if self._loopback and host is not None and not self._allows_host(host):
-            raise Forbidden("")
+        if self._loopback and host is not None and host not in self._good_hosts:
+            if not self._allows_host(host):
+                raise Forbidden("")
+            if len(self._good_hosts) < _REMEMBERED:
+                self._good_hosts.add(host)
         if self._keys and not open_route and not self._knows(key):
             raise Unauthorized
 
@@ -104,7 +111,7 @@ class Access:
     def _allows_host(self, host: bytes) -> bool:
         name = host.lower()
         name = name.partition(b"]")[0][1:] if name.startswith(b"[") else name.partition(b":")[0]
-        if name in self._good_hosts:
+        if name in _LOCAL_HOSTS:
             return True
         text = name.decode("latin-1")
         if text == self._hostname or text.endswith((".localhost", ".local", ".internal")):
