@@ -22,6 +22,7 @@ from portico.errors import (
     Unsupported,
     UpstreamClosed,
     UpstreamFailed,
+    UpstreamUnreachable,
 )
 from portico.gateway.streams import Echoed, Events, ForcedCall, Joined, ReplyEvents, Told, obituary
 from portico.messages import (
@@ -256,7 +257,7 @@ async def open_stream(replica: Replica, path: str, body: bytes, reader: openai.C
     """Sends `body` and returns the reply's events. Raises the engine's own error, read."""
     try:
         reply = await replica.upstream.request("POST", path, body)
-    except UpstreamClosed as error:
+    except (UpstreamClosed, UpstreamUnreachable) as error:
         raise await obituary(replica, error) from error
     if reply.status != 200:
         raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
@@ -267,7 +268,7 @@ async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
     """The body of a whole reply. Raises the engine's own error, read."""
     try:
         answer = await replica.upstream.fetch("POST", path, body)
-    except UpstreamClosed as error:
+    except (UpstreamClosed, UpstreamUnreachable) as error:
         raise await obituary(replica, error) from error
     if answer.status != 200:
         raise read_refusal(replica, answer.status, answer.body, dict(answer.headers).get(b"retry-after"))

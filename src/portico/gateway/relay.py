@@ -14,7 +14,7 @@ import msgspec
 from portico.dialects import openai
 from portico.dialects.framing import SSE_DONE, SSEReader, sse
 from portico.engines import Replica
-from portico.errors import PorticoError, ShuttingDown, UpstreamClosed, UpstreamFailed
+from portico.errors import PorticoError, ShuttingDown, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.gateway.inference import read_refusal
 from portico.gateway.streams import obituary
 from portico.messages import Usage
@@ -126,7 +126,7 @@ async def relay(
     """
     try:
         reply = await replica.upstream.request("POST", path, body)
-    except UpstreamClosed as error:
+    except (UpstreamClosed, UpstreamUnreachable) as error:
         raise await obituary(replica, error) from error
     try:
         if reply.status != 200:

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from portico.engines import Replica
-from portico.errors import EngineDied, PorticoError, UpstreamClosed
+from portico.errors import EngineDied, EngineError, PorticoError, UpstreamClosed
 from portico.messages import (
     Event,
     Finished,
@@ -75,8 +75,8 @@ class ReplyEvents:
         self._reply.close()
 
 
-async def obituary(replica: Replica, error: UpstreamClosed) -> UpstreamClosed | EngineDied:
-    """What really happened to a connection that broke: EngineDied if the engine is gone.
+async def obituary(replica: Replica, error: EngineError) -> EngineError:
+    """What really happened to a connection that broke or was refused: EngineDied if the engine is gone.
 
     The connection breaks a few milliseconds before the engine's death is known.
     """

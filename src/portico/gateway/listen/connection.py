@@ -250,6 +250,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def answered(self, exchange: Exchange) -> None:
         """The running exchange's answer is complete."""
         self.running, self.age = None, 0
+        if self.cycle is exchange and not exchange.more_body:
+            self.cycle = None  # a silent connection holds nothing of its last request
         if self.transport.is_closing():
             return
         if not exchange.keep_alive:

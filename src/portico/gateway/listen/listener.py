@@ -51,7 +51,7 @@ class Listener:
         self.gate = Gate(limits or Limits.of(config), render_error)
         self.addresses: tuple[tuple[str, int], ...] = ()
         self._servers: list[asyncio.Server] = []
-        self._ticking: asyncio.TimerHandle | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._cut = False
         self._ended = asyncio.Event()
 
@@ -65,12 +65,8 @@ class Listener:
             connect = functools.partial(GuardedProtocol, config, self.gate)
             self._servers.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
         self.addresses = tuple(sock.getsockname()[:2] for sock in sockets)
-        self._tick(loop)
+        self._watching = loop.create_task(self.gate.watch())
         return self.addresses[0]
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.gate.tick()
-        self._ticking = loop.call_later(self.gate.limits.tick, self._tick, loop)
 
     async def wait(self) -> None:
         """Until `stop` is through."""
@@ -116,8 +112,8 @@ class Listener:
     async def _end(self) -> None:
         for connection in tuple(self.gate.connections):  # (4)
             connection.transport.abort()
-        if self._ticking is not None:
-            self._ticking.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         for task in tuple(self.gate.tasks):
             task.cancel()
         self._cut = False
