@@ -130,3 +130,27 @@ def test_what_the_model_lacks_says_so(server: LiveServer) -> None:
             server.ask("POST", path, {"model": "default", **body})
         assert caught.value.code == 400, path
         assert f"does not support {lacking}" in caught.value.read().decode(), path
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A model that is told to have fill-in-the-middle tokens."""
+    folder = tmp_path_factory.mktemp("fim")
+    tokens = {f"tokenizer.ggml.fim_{place}_token_id": 5 + n for n, place in enumerate(("pre", "suf", "mid"))}
+    with serve(folder, str(edit(TINY, folder / "fim.gguf", integers=tokens))) as running:
+        yield running
+
+
+def test_a_suffix_is_filled_in_by_a_model_that_can(filling: LiveServer) -> None:
+    assert "insert" in filling.ask("POST", "/api/show", {"model": "fim"})["capabilities"]
+    greedy = {"model": "fim", "prompt": "def f(", "suffix": "):", "temperature": 0, "max_tokens": 6}
+    completed = filling.ask("POST", "/v1/completions", greedy)
+    assert completed["usage"]["completion_tokens"] <= 6
+    other = filling.ask("POST", "/v1/completions", {**greedy, "suffix": " -> None: ..."})
+    assert other["usage"]["prompt_tokens"] > completed["usage"]["prompt_tokens"]
+    generation = {"model": "fim", "prompt": "def f(", "suffix": "):", "stream": False}
+    options = {"temperature": 0, "num_predict": 6}
+    generated = filling.ask("POST", "/api/generate", {**generation, "options": options})
+    assert generated["response"] == completed["choices"][0]["text"]
+    with_logprobs = filling.ask("POST", "/v1/completions", {**greedy, "logprobs": 2})
+    assert len(with_logprobs["choices"][0]["logprobs"]["tokens"]) == completed["usage"]["completion_tokens"]

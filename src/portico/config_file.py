@@ -21,13 +21,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from portico.config import Config, ModelEntry
-from portico.errors import ConfigError, near
+from portico.dialects.ollama.duration import read_duration
+from portico.errors import ConfigError, InvalidRequest, near
 from portico.ollama_env import OLLAMA, Address, read_address
 
 NAME = "portico.toml"
 _FIELDS = {field.name: field.type for field in msgspec.structs.fields(Config)}
 _ENTRY_FIELDS = {field.name: field.type for field in msgspec.structs.fields(ModelEntry)}
 _FILE_KEYS = {"model" if name == "models" else name: name for name in _FIELDS}
+_DURATIONS = (_FIELDS["keep_alive"], _ENTRY_FIELDS["keep_alive"])
 _VARIABLES = {
     "PORTICO_API_KEY" if name == "api_keys" else f"PORTICO_{name.upper()}": name
     for name in _FIELDS
@@ -162,7 +164,7 @@ def _from_ollama(environ: Mapping[str, str], here: Path) -> dict[str, _Setting]:
         if value := _stripped(environ, variable):
             try:
                 settings = read(value)
-            except ValueError as error:
+            except (ValueError, InvalidRequest) as error:
                 raise ConfigError(f"{variable}: {error}") from error
             found.update({name: _Setting(each, variable, here, text=True) for name, each in settings.items()})
     return found
@@ -236,7 +238,17 @@ def _convert(value: object, kind: Any, origin: str, setting: _Setting) -> Any:
         raise ConfigError(f"{origin}: {_plain(str(error)) or 'expected a path'}") from error
     if isinstance(converted, float) and math.isnan(converted):
         raise ConfigError(f"{origin}: expected a number, got nan")
+    if kind in _DURATIONS:
+        _check_duration(converted, origin)
     return converted
+
+
+def _check_duration(value: object, origin: str) -> None:
+    """Read when a model is loaded; wrong, it would be an error of whoever asks first."""
+    try:
+        read_duration(value)
+    except InvalidRequest as error:
+        raise ConfigError(f"{origin}: expected seconds or a duration such as 5m, got {value!r}") from error
 
 
 def _plain(message: str) -> str:

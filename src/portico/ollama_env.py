@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 PORT = 11434
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PIECE = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 class Address(NamedTuple):
@@ -79,21 +76,11 @@ def _keep_alive(value: str) -> Mapping[str, object]:
 
 
 def _load_timeout(value: str) -> Mapping[str, object]:
-    seconds = _seconds(value)
+    # Imported here: the commands that only want an address read this file too.
+    from portico.dialects.ollama.duration import read_duration
+
+    seconds = read_duration(value, param="load_timeout") or 0.0
     return {"load_timeout": seconds if seconds > 0 else math.inf}
-
-
-def _seconds(value: str) -> float:
-    """Go's durations (`5m`, `1h30m`) or seconds."""
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    pieces = _PIECE.findall(value)
-    if not pieces or "".join(map("".join, pieces)) != value.removeprefix("-"):
-        raise ValueError(f"expected a duration such as 5m or 1h30m, got {value!r}")
-    total = sum(float(number) * _UNITS[unit] for number, unit in pieces)
-    return -total if value.startswith("-") else total
 
 
 def _count(name: str) -> Callable[[str], Mapping[str, object]]:

@@ -82,16 +82,16 @@ class Log:
         if self.path is None:
             return
         try:
+            if self._file is not None and self._room < len(piece):
+                self._file.close()
+                self._file = None
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)
                 self._room = self._file_limit - self._file.tell()
             self._file.write(piece)
             self._room -= len(piece)
-            if self._room <= 0:
-                self._file.close()
-                self._file = None
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
         except OSError:
             # A full disk must not stop the reading: the child would block on its own log.
             if self._file is not None:

@@ -18,7 +18,7 @@ import msgspec
 from portico.dialects import openai
 from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
 from portico.engines.tokens import TokenRoutes
-from portico.errors import EngineStartFailed, UpstreamFailed
+from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamUnreachable
 from portico.messages import Value
 from portico.process import Child, Log, launch
 from portico.web import Upstream
@@ -29,6 +29,7 @@ ABILITIES = Abilities(
     forces_tools=False,
     multiple=False,
     echo=False,
+    suffix=False,
     spelling=openai.LLAMACPP,
 )
 """Measured, see docs/compatibility.md: it looks at a silent connection only once a second, its grammar for
@@ -94,9 +95,9 @@ class LlamaReplica(TokenRoutes):
     abilities = ABILITIES
 
     def __init__(
-        self, spec: ModelSpec, upstream: Upstream, context: int, child: Child, socket: str | None
+        self, spec: ModelSpec, upstream: Upstream, context: int, child: Child, socket: str | None, key: str
     ) -> None:
-        self.spec, self.upstream, self.child, self.socket = spec, upstream, child, socket
+        self.spec, self.upstream, self.child, self.socket, self.key = spec, upstream, child, socket, key
         self.context: int | None = context
         self.served_name = spec.served_name or spec.name
         self.pid: int | None = child.pid
@@ -119,46 +120,52 @@ class LlamaCpp:
 
     async def start(self, spec: ModelSpec) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason."""
-        socket, key = sockets.new(), secrets.token_urlsafe(24)
         slots = plan_slots(spec, hardware.free_memory())
+        socket, key = sockets.new(), secrets.token_urlsafe(24)
         start = describe(spec, slots, cores=hardware.cores(), socket=socket, key=key)
-        child = launch(
-            [sys.executable, "-P", str(_CHILD)],
-            log=Log(self._log(spec)),
-            greeting=msgspec.json.encode(start) + b"\n",
-        )
-        upstream: Upstream | None = None
+        child = self._launch(spec, start)
         try:
             announced = await child.announcement()
             if announced is None:
                 raise start_failed(spec, child.log, await child.wait())
             address = msgspec.json.decode(announced, type=_Announced).address
-            headers = [(b"authorization", b"Bearer " + key.encode())]
-            upstream = Upstream(address, headers=headers, first_byte=self._first_byte, between=self._between)
-            return LlamaReplica(spec, upstream, await _context(upstream), child, socket)
+            upstream, context = await self._connect(spec, address, key)
         except BaseException:
             # Also when the caller is cancelled: a process that nobody holds would stay for ever.
             child.abandon()
-            if upstream is not None:
-                upstream.close()
             sockets.remove(socket)
             raise
+        return LlamaReplica(spec, upstream, context, child, socket, key)
+
+    def _launch(self, spec: ModelSpec, start: Start) -> Child:
+        name = re.sub(r"[^\w.-]+", "_", spec.name)[:100]
+        log = Log(self._logs / f"{name}.log" if self._logs is not None else None)
+        command = [sys.executable, "-P", str(_CHILD)]
+        try:
+            return launch(command, log=log, greeting=msgspec.json.encode(start) + b"\n")
+        except OSError as error:
+            reason = f"no process could be started: {error.strerror}."
+            raise EngineStartFailed(model=spec.name, reason=reason) from error
+
+    async def _connect(self, spec: ModelSpec, address: str, key: str) -> tuple[Upstream, int]:
+        headers = [(b"authorization", b"Bearer " + key.encode())]
+        upstream = Upstream(address, headers=headers, first_byte=self._first_byte, between=self._between)
+        try:
+            answer = await upstream.fetch("GET", "/props")
+            props = msgspec.json.decode(answer.body, type=_Props)
+        except (UpstreamClosed, UpstreamUnreachable) as error:
+            upstream.close()
+            reason = f"it stopped answering as soon as it was ready. {error}"
+            raise EngineStartFailed(model=spec.name, reason=reason) from error
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream, props.default_generation_settings.n_ctx
 
     async def stop(self, replica: LlamaReplica) -> None:
         replica.upstream.close()
         await replica.child.end()
         sockets.remove(replica.socket)
-
-    def _log(self, spec: ModelSpec) -> Path | None:
-        name = re.sub(r"[^\w.-]+", "_", spec.name)[:100]
-        return self._logs / f"{name}.log" if self._logs is not None else None
-
-
-async def _context(upstream: Upstream) -> int:
-    answer = await upstream.fetch("GET", "/props")
-    if answer.status != 200:
-        raise UpstreamFailed(answer.body.decode("utf-8", "replace"), status=answer.status)
-    return msgspec.json.decode(answer.body, type=_Props).default_generation_settings.n_ctx
 
 
 # ---- decisions

@@ -111,6 +111,9 @@ def parameters(start: dict[str, Any]) -> Any:
     # were followed by 20 s in which nothing was answered. A thread costs 8 KB.
     p.n_threads_http = start["connections"]
     p.cache_ram_mib = start["cache_mib"]
+    # A chat that ends with an assistant's message gets a new turn, as with vLLM; llama.cpp would go on with
+    # that message and give its beginning back as part of the answer.
+    p.prefill_assistant = False
     p.verbosity = 2  # errors and warnings; 3 adds several lines for each request
     return p
 

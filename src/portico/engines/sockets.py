@@ -20,11 +20,14 @@ _YOUNG = 60.0
 
 
 def new(folder: Path | None = None) -> str | None:
-    """A path for a new socket; None where there are no such sockets or the path would be too long."""
+    """A path for a new socket; None where there can be none, or only with a path that is too long."""
     if sys.platform == "win32":
         return None
-    folder = folder or _private(Path(tempfile.gettempdir()) / f"portico-{os.getuid()}")
-    _sweep(folder)
+    try:
+        folder = folder or _private(Path(tempfile.gettempdir()) / f"portico-{os.getuid()}")
+        _sweep(folder)
+    except OSError:
+        return None  # no folder for temporary files: a port will do
     path = str(folder / f"{os.getpid()}-{secrets.token_hex(4)}.sock")
     return path if len(os.fsencode(path)) <= LONGEST else None
 

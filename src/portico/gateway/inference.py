@@ -13,6 +13,7 @@ import msgspec
 
 from portico.dialects import openai
 from portico.dialects.assemble import Assembler
+from portico.dialects.infill import InfillReader, write_infill
 from portico.engines import Replica
 from portico.errors import (
     ContextLengthExceeded,
@@ -24,7 +25,7 @@ from portico.errors import (
     UpstreamFailed,
     UpstreamUnreachable,
 )
-from portico.gateway.streams import Echoed, Events, ForcedCall, Joined, ReplyEvents, Told, obituary
+from portico.gateway.streams import Echoed, Events, ForcedCall, Joined, Reader, ReplyEvents, Told, obituary
 from portico.messages import (
     ChatRequest,
     CompletionRequest,
@@ -43,6 +44,7 @@ from portico.messages import (
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+INFILL = "/infill"
 
 
 class Inference:
@@ -98,6 +100,8 @@ class Inference:
             return Joined(opens, per_prompt=request.n)
         if request.suffix is not None and lacks(replica, "insert"):
             raise unsupported(replica, "insert", "suffix (fill in the middle)")
+        if request.suffix is not None and not replica.abilities.suffix:
+            return await open_stream(replica, INFILL, write_infill(request), InfillReader())
         if request.echo and not replica.abilities.echo:
             return await self._echoed(request, replica)
         if request.sampling.max_tokens == 0 and not replica.abilities.echo:
@@ -253,7 +257,7 @@ async def open_completion(request: CompletionRequest, replica: Replica) -> Event
     return await open_stream(replica, COMPLETIONS, body, openai.CompletionChunkReader())
 
 
-async def open_stream(replica: Replica, path: str, body: bytes, reader: openai.ChunkReader) -> Events:
+async def open_stream(replica: Replica, path: str, body: bytes, reader: Reader) -> Events:
     """Sends `body` and returns the reply's events. Raises the engine's own error, read."""
     try:
         reply = await replica.upstream.request("POST", path, body)

@@ -11,6 +11,7 @@ from portico.engines import Facts
 from portico.errors import DamagedFile
 from portico.library import safetensors
 from portico.library.capabilities import capabilities
+from portico.messages import JSON
 
 MAX_JSON = 32 * 1024 * 1024  # a tokenizer_config.json with thousands of added tokens has 1 MB
 MAX_TEMPLATE = 1024 * 1024  # the longest have 40 KB
@@ -47,7 +48,7 @@ class _Config(msgspec.Struct):
     torch_dtype: str | None = None
     quantization_config: _Quantization | None = None
     text_config: _Config | None = None
-    vision_config: msgspec.Raw | None = None
+    vision_config: JSON = None
 
     @property
     def text(self) -> _Config:

@@ -71,24 +71,34 @@ def _format(format: Format | None) -> JSON:
 
 class ChunkReader:
     """Reads the lines of a chat or a generation, streamed or not. `feed` gives the events that became
-    whole; it raises UpstreamFailed for an error line. done: the last line came."""
+    whole; it raises UpstreamFailed for an error line. What came before that line in the same packet is given
+    first: `failure` is then the error, which the next call raises. done: the last line came."""
 
     def __init__(self) -> None:
         self.done = False
+        self.failure: UpstreamFailed | None = None
         self._lines = LineReader()
         self._calls = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        events: list[Event] = []
-        for line in self._lines.feed(data):
-            self._read(line, events)
-        return events
+        return self._events(self._lines.feed(data))
 
     def end(self) -> list[Event]:
         """What the last bytes hold, when their line break never came, as in a reply that is not streamed."""
+        return self._events(self._lines.end())
+
+    def _events(self, lines: list[bytes]) -> list[Event]:
+        if self.failure is not None:
+            raise self.failure
         events: list[Event] = []
-        for line in self._lines.end():
-            self._read(line, events)
+        for line in lines:
+            try:
+                self._read(line, events)
+            except UpstreamFailed as error:
+                if not events:
+                    raise
+                self.failure = error
+                break
         return events
 
     def _read(self, line: bytes, events: list[Event]) -> None:

@@ -11,7 +11,9 @@ from portico.dialects import body, images
 from portico.dialects.calls import CallIds
 from portico.dialects.ollama import wire
 from portico.errors import InvalidRequest
-from portico.messages import Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from portico.messages import JSON, Image, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+
+_MAX_DEPTH = 100
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -122,4 +124,22 @@ def arguments(text: str) -> dict[str, Any]:
         return {"invalid_json": text}
     if found is None:
         return {}
-    return found if isinstance(found, dict) else {"invalid_json": text}
+    if not isinstance(found, dict) or _deeper_than(_MAX_DEPTH, found, text):
+        return {"invalid_json": text}
+    return found
+
+
+def _deeper_than(limit: int, value: JSON, text: str) -> bool:
+    """Whether `value`, decoded from `text`, is nested deeper. Near Python's own limit it could be read but
+    no longer be written."""
+    if text.count("{") + text.count("[") <= limit:
+        return False
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)

@@ -36,7 +36,7 @@ def read_error(status: int, body: bytes, *, model: str = "") -> PorticoError:
     """What a server's answer of this status says, for a client. A 404 about `model` is ModelNotFound."""
     try:
         message = msgspec.json.decode(body, type=_Told).error
-    except ValueError:
+    except (ValueError, RecursionError):
         message = body[:500].decode("utf-8", "replace").strip()
     if status == 404 and model and "not found" in message:
         return ModelNotFound(model=model)

@@ -329,12 +329,12 @@ def _decode(decoder: msgspec.json.Decoder[T], payload: bytes) -> T:
     except RecursionError:
         raise _no_json(payload) from None
     try:
-        return decoder.decode(mended(payload))
+        return decoder.decode(_mended(payload))
     except (ValueError, RecursionError):
         raise _no_json(payload) from None
 
 
-def mended(payload: bytes) -> bytes:
+def _mended(payload: bytes) -> bytes:
     """JSON whose texts were cut in the middle of a character: an engine that writes token by token may
     send half a surrogate pair or bytes that are no UTF-8. The halves become U+FFFD, as they would on a
     screen; the stream goes on. Raises ValueError for what is no JSON even so."""

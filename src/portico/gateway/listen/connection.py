@@ -308,7 +308,10 @@ class GuardedProtocol(HttpToolsProtocol):
         elif not self.lingering:
             self.lingering = True
             self.flow.resume_reading()
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # asyncio's own loop raises it where the other side has reset the connection
+                self.transport.abort()
 
     # ---- time
 

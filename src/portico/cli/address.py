@@ -1,0 +1,61 @@
+"""Where the server is, and with which key to knock: from a flag or from the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from portico.cli.failure import usage
+from portico.ollama_env import read_address
+
+
+class Address(NamedTuple):
+    url: str
+    """`http://127.0.0.1:11434`, perhaps with a path; never ends in a slash."""
+    origin: str | None
+    """The flag or variable that decided it; None for the default address."""
+    key: str | None
+
+    @property
+    def near(self) -> bool:
+        """A loopback or private host: reached directly, whatever HTTP_PROXY says."""
+        return _distance(read_address(self.url).host)[0]
+
+    @property
+    def here(self) -> bool:
+        """This machine: where no server answers, the models on disk are still ours to list."""
+        return _distance(read_address(self.url).host)[1]
+
+
+def find(given: str | None, environ: Mapping[str, str], *, flag: str = "--host") -> Address:
+    """What the user typed as `flag`, else PORTICO_HOST, else OLLAMA_HOST, else 127.0.0.1:11434. An empty variable is unset."""
+    named = [(flag, given), *((name, environ.get(name)) for name in ("PORTICO_HOST", "OLLAMA_HOST"))]
+    for origin, text in named:
+        cleaned = (text or "").strip().strip("\"'")
+        if cleaned:
+            try:
+                return Address(url=read_address(cleaned).url, origin=origin, key=_key(environ))
+            except ValueError as error:
+                raise usage(f"{origin}: {error}") from error
+    return Address(url=read_address("").url, origin=None, key=_key(environ))
+
+
+def _key(environ: Mapping[str, str]) -> str | None:
+    """The server may know several keys, separated by commas; a caller needs one."""
+    for name in ("PORTICO_API_KEY", "OLLAMA_API_KEY"):
+        key = environ.get(name, "").split(",")[0].strip()
+        if key:
+            return key
+    return None
+
+
+def _distance(host: str) -> tuple[bool, bool]:
+    """(near, here) of a host's name or address; names are not looked up."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = host.lower().rstrip(".")
+        here = name == "localhost" or name.endswith(".localhost")
+        return here or "." not in name or name.endswith((".local", ".internal")), here
+    return address.is_private or address.is_loopback or address.is_link_local, address.is_loopback

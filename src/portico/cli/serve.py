@@ -1,0 +1,258 @@
+"""`portico serve`: flags into settings, and the lines somebody reads while a server starts."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from portico import __version__
+from portico.cli import options, units
+from portico.cli.choices import Command
+from portico.cli.failure import usage
+from portico.cli.live import Waiting
+from portico.cli.screen import Screen, bold, dim
+
+if TYPE_CHECKING:
+    from portico.config import Config
+    from portico.inprocess import Ready
+
+FILE = click.Path(path_type=Path)
+WORD: Any = str
+FLAGS: tuple[tuple[str, str, Any, str], ...] = (
+    # setting, how its value is called, type, help
+    ("host", "ADDRESS", WORD, "Address to listen on; 0.0.0.0 for every interface.  [127.0.0.1]"),
+    ("port", "N", int, "Port; 0 takes a free one.  [11434]"),
+    ("engine", "ENGINE", WORD, "llamacpp, or the URL of a server that speaks OpenAI's API."),
+    ("engine_api_key", "KEY", WORD, "Key sent to an engine given by URL."),
+    ("api_key_file", "FILE", FILE, "File with one caller's key a line."),
+    ("chat_template", "FILE", FILE, "Jinja chat template used instead of the model's own."),
+    (
+        "chat_fallback",
+        "HOW",
+        click.Choice(["error", "prompt"]),
+        "What chat does without a template: error or prompt.",
+    ),
+    ("context", "TOKENS", int, "Context; default: what the model was trained with."),
+    ("parallel", "N", int, "Requests an embedded engine answers at once.  [4]"),
+    ("threads", "N", int, "CPU threads of an embedded engine."),
+    ("keep_alive", "TIME", WORD, "How long an idle model stays loaded: 5m, 0, -1.  [5m]"),
+    ("max_loaded_models", "N", int, "Embedded models loaded at once; 0: no limit."),
+    ("max_queue", "N", int, "Requests that may wait before others are turned away.  [512]"),
+    ("max_body_bytes", "BYTES", int, "Larger request bodies get 413."),
+    ("load_timeout", "SECONDS", float, "Loading without progress for so long has failed."),
+    ("shutdown_timeout", "SECONDS", float, "What running requests get to finish at the end.  [30]"),
+    ("home", "FOLDER", FILE, "Data folder for models, logs and engines."),
+    ("log_format", "HOW", click.Choice(["text", "json"]), "Log: text or json."),
+    (
+        "log_level",
+        "LEVEL",
+        click.Choice(["debug", "info", "warning", "error"]),
+        "debug, info, warning or error.",
+    ),
+)
+LISTS: tuple[tuple[str, str, str, str], ...] = (
+    # flag, setting, how one value is called, help; each may be given several times
+    ("--served-model-name", "served_model_names", "NAME", "A further name of the first model."),
+    ("--api-key", "api_keys", "KEY", "A key that callers may send."),
+    (
+        "--origins",
+        "origins",
+        "ORIGIN",
+        "A browser origin that may call, besides local pages; * matches anything.",
+    ),
+)
+
+
+def _flags(command: Command) -> Command:
+    """Adds every flag and passes those that were given as `flags`: settings of Config by name."""
+
+    @functools.wraps(command)
+    def with_flags(*arguments: Any, alias: tuple[str, ...], **named: Any) -> Any:
+        flags = {name: named.pop(name) for name, *_ in FLAGS}
+        flags |= {name: named.pop(name) or None for _, name, *_ in LISTS}
+        flags |= {"aliases": _pairs(alias), "log_prompts": named.pop("log_prompts") or None}
+        given = {name: value for name, value in flags.items() if value is not None}
+        return command(*arguments, flags=given, **named)
+
+    added: list[Any] = [
+        click.option(f"--{name.replace('_', '-')}", name, metavar=metavar, type=kind, help=text)
+        for name, metavar, kind, text in FLAGS
+    ]
+    added += [
+        click.option(flag, name, metavar=metavar, multiple=True, help=text)
+        for flag, name, metavar, text in LISTS
+    ]
+    added += [
+        click.option(
+            "--alias", metavar="NAME=MODEL", multiple=True, help="A name clients send, and who answers."
+        ),
+        click.option("--log-prompts", is_flag=True, help="Write prompts and answers to the log."),
+    ]
+    wrapped: Any = with_flags
+    for option in reversed(added):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := next((name for name, _, model in pairs if not model), None):
+        raise usage(f"--alias takes NAME=MODEL, got {wrong!r}", attempt="--alias gpt-4o-mini=default")
+    return {name: model for name, _, model in pairs} or None
+
+
+@click.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=options.complete_models)
+@click.option(
+    "--config", "file", metavar="FILE", type=FILE, help="Settings from this file and from no other."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line for each thing that happens."
+)
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Stop when stdin ends.")
+@_flags
+@options.screen
+@options.environ
+def serve(
+    models: tuple[str, ...],
+    file: Path | None,
+    as_json: bool,
+    end_with_stdin: bool,
+    flags: dict[str, object],
+    screen: Screen,
+    environ: options.Environ,
+) -> int:
+    """Answer Ollama's and OpenAI's clients with MODEL; without a name, with the model that is bundled.
+
+    Every flag is also a setting of portico.toml and a variable (--max-queue: PORTICO_MAX_QUEUE).
+
+    \b
+    portico serve
+    portico serve qwen3:4b --context 8192
+    portico serve my-model --engine http://gpu-box:8000/v1 --alias gpt-4o-mini=my-model
+    """
+    from portico import config_file, inprocess
+
+    began = time.monotonic()
+    if models:
+        flags["models"] = [{"name": model} for model in models]
+    config = config_file.load(file, environ, flags)
+    sources = config_file.sources(file, environ)
+    told: _Start = _Events() if as_json else _Lines(screen, began, sources, environ)
+    told.begin(config)
+    if end_with_stdin:
+        _end_with_stdin()
+    try:
+        inprocess.serve(config, on_ready=told.ready)
+    finally:
+        told.end()
+    return 0
+
+
+def _end_with_stdin() -> None:
+    """Whoever started us holds our stdin open and does nothing else with it. When it ends they are gone,
+    however they went, and nobody would ever stop this server."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+class _Start:
+    """What is told of a server's life."""
+
+    def begin(self, config: Config) -> None: ...
+
+    def ready(self, ready: Ready) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _Events(_Start):
+    """A JSON object a line on stdout."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def ready(self, ready: Ready) -> None:
+        self._tell(
+            "server_started",
+            host=ready.host,
+            port=ready.port,
+            url=ready.url,
+            endpoints={"ollama": ready.url, "openai": f"{ready.url}/v1"},
+            models=list(ready.models),
+        )
+
+    def end(self) -> None:
+        if self._number:
+            self._tell("server_stopped")
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        self._number += 1
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        click.echo(json.dumps({"schema": 1, "event": event, "seq": self._number, "at": at} | facts))
+
+
+class _Lines(_Start):
+    """What a person reads; the addresses come last. On stderr, where the log is too."""
+
+    def __init__(
+        self, screen: Screen, began: float, sources: tuple[Path, ...], environ: Mapping[str, str]
+    ) -> None:
+        self._screen, self._began, self._sources, self._environ = screen, began, sources, environ
+        self._wait = Waiting(screen, "starting")
+        self._keyless = False
+
+    def begin(self, config: Config) -> None:
+        files = "   ".join(f"config {_tidy(path, self._environ)}" for path in self._sources)
+        self._screen.say(f"{bold('Portico')} {__version__}   {dim(files)}".rstrip())
+        self._keyless = not config.api_keys and config.api_key_file is None
+        if not _is_loopback(config.host) and self._keyless:
+            self._screen.warn(
+                f"whoever reaches {config.host}:{config.port} may use this server: no API key is set"
+            )
+            self._screen.say("  do       set PORTICO_API_KEY, or portico serve --api-key-file FILE")
+        self._wait.begin()
+
+    def ready(self, ready: Ready) -> None:
+        self._wait.over()
+        took = units.duration(time.monotonic() - self._began)
+        names = ", ".join(ready.models)
+        self._screen.say(f"{self._screen.sign('done')} {bold(names)}  ready in {took}")
+        reach = "this machine only" if _is_loopback(ready.host) else "every machine that reaches this one"
+        self._screen.say(f"Ready.  OpenAI {ready.url}/v1   Ollama {ready.url}   {reach}")
+        elsewhere = (
+            "" if ready.url == "http://127.0.0.1:11434" else f" --host {ready.url.removeprefix('http://')}"
+        )
+        self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
+
+    def end(self) -> None:
+        self._wait.over()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _tidy(path: Path, environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME")
+    return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)
