@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from dialects_fixtures import PNG
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dialects_fixtures import PNG
 from portico.dialects import openai
 from portico.errors import InvalidRequest
 from portico.messages import (
@@ -44,12 +44,21 @@ def refused(**fields: Any) -> InvalidRequest:
 
 
 def test_null_means_unset_everywhere() -> None:
-    names = (
-        "stream stream_options n max_tokens max_completion_tokens temperature top_p top_k min_p seed stop "
-        "presence_penalty frequency_penalty repetition_penalty logit_bias tools tool_choice functions "
-        "function_call parallel_tool_calls response_format logprobs top_logprobs reasoning_effort reasoning "
-        "chat_template_kwargs ignore_eos"
-    ).split()
+    names = [
+        *openai.Peek.__struct_fields__,
+        "max_completion_tokens",
+        "tool_choice",
+        "functions",
+        "function_call",
+    ]
+    names += [
+        "parallel_tool_calls",
+        "response_format",
+        "reasoning_effort",
+        "reasoning",
+        "chat_template_kwargs",
+    ]
+    names = [name for name in [*names, "ignore_eos"] if name not in ("model", "messages", "prompt")]
     assert chat(**dict.fromkeys(names)) == chat()
 
 
@@ -100,9 +109,15 @@ def test_stop_may_be_a_text_or_a_list() -> None:
     ("fields", "param"),
     [
         ({"messages": [HELLO[0], {"role": "user", "content": 5}]}, "messages[1].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages[0].content[0].text",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0].content[0].type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "messages[0].content[0].type",
+        ),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"messages": []}, "messages"),
@@ -133,7 +148,10 @@ def test_stop_may_be_a_text_or_a_list() -> None:
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}, "tools": [WEATHER]}, "tool_choice"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": 5}}},
+            "response_format.json_schema.schema",
+        ),
         ({"logprobs": 5}, "logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
@@ -176,7 +194,11 @@ def test_messages_of_errors_are_words() -> None:
         b'{"model": "m", "seed": ' + b"1" * 5000 + b', "messages": [{"role": "user", "content": "x"}]}',
         b'{"model": "m", "x": ' + b"[" * 100_000,
         b'{"model": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"model": "m", "messages": [{"role": "user", "content": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}]}",
+        b'{"model": "m", "messages": [{"role": "user", "content": '
+        + b'{"a":' * 5000
+        + b"1"
+        + b"}" * 5000
+        + b"}]}",
     ],
     ids=lambda body: repr(body[:40]),
 )
@@ -217,12 +239,20 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = sorted(set(openai.Peek.__struct_fields__) | {"tool_choice", "functions", "response_format", "reasoning", "input"})
+FIELDS = sorted(
+    set(openai.Peek.__struct_fields__) | {"tool_choice", "functions", "response_format", "reasoning", "input"}
+)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4), st.none() | anything)
 def test_any_json_is_read_or_refused(fields: dict[str, Any], message: Any) -> None:
-    sent = {"model": "m", "messages": HELLO if message is None else [message], "prompt": "x", "input": "x", **fields}
+    sent = {
+        "model": "m",
+        "messages": HELLO if message is None else [message],
+        "prompt": "x",
+        "input": "x",
+        **fields,
+    }
     body = json.dumps(sent, allow_nan=False, default=str).encode() if _finite(sent) else b"{}"
     pairs = [
         (openai.read_chat, openai.write_chat),
@@ -264,7 +294,10 @@ def test_content_may_be_text_null_or_parts() -> None:
     assert one(role="assistant", content=None).parts == ()
     assert one(role="assistant").parts == ()
     assert one(role="user", content="").parts == ()
-    assert one(role="user", content=["a", {"type": "text", "text": "b"}]).parts == (Text(text="a"), Text(text="b"))
+    assert one(role="user", content=["a", {"type": "text", "text": "b"}]).parts == (
+        Text(text="a"),
+        Text(text="b"),
+    )
     assert one(role="user", content=[{"type": "input_text", "text": "b"}]).parts == (Text(text="b"),)
 
 
@@ -283,7 +316,9 @@ def test_images(sent: Any, image: Image) -> None:
     assert one(role="user", content=[{"type": "image_url", "image_url": sent}]).parts == (image,)
 
 
-@pytest.mark.parametrize("sent", ["file:///etc/passwd", "/etc/passwd", "ftp://x/a.png", "data:;base64", "data:;base64,AAAA"])
+@pytest.mark.parametrize(
+    "sent", ["file:///etc/passwd", "/etc/passwd", "ftp://x/a.png", "data:;base64", "data:;base64,AAAA"]
+)
 def test_what_is_no_image_is_refused(sent: str) -> None:
     error = refused(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": sent}]}])
     assert error.param == "messages[0].content[0].image_url"
@@ -362,17 +397,27 @@ def test_tools_of_a_hosted_api_are_left_out() -> None:
 
 
 def test_a_tools_schema_passes_untouched() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": ["string", "null"]}, "b": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"anyOf": []}}, "z": 1, "a": 2}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": ["string", "null"]}, "b": {"$ref": "#/$defs/b"}},
+        "$defs": {"b": {"anyOf": []}},
+        "z": 1,
+        "a": 2,
+    }
     tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
     written = json.loads(openai.write_chat(chat(tools=[tool]), model="m"))["tools"][0]
-    assert json.dumps(written) == json.dumps({"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}})
+    assert json.dumps(written) == json.dumps(
+        {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+    )
 
 
 def test_response_format() -> None:
     schema = {"type": "object"}
     assert chat(response_format={"type": "text"}).format is None
     assert chat(response_format={"type": "json_object"}).format == Format(kind="json")
-    assert chat(response_format={"type": "json_object", "schema": schema}).format == Format(kind="schema", schema=schema)
+    assert chat(response_format={"type": "json_object", "schema": schema}).format == Format(
+        kind="schema", schema=schema
+    )
     named = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
     assert chat(response_format=named).format == Format(kind="schema", name="n", schema=schema, strict=True)
 
@@ -417,6 +462,13 @@ def test_each_engine_has_its_spelling() -> None:
     assert llamacpp["chat_template_kwargs"]["reasoning_effort"] == "low"
     unknown = sent_to(openai.ANY, **fields)
     assert unknown["repetition_penalty"] == unknown["repeat_penalty"] == 1.5
+
+
+def test_a_schema_of_a_completion_has_llamacpps_own_name_there() -> None:
+    request = completion(response_format={"type": "json_object"})
+    assert b'"response_format":{"type":"json_object"}' in openai.write_completion(request, model="m")
+    sent = json.loads(openai.write_completion(request, model="m", spelling=openai.LLAMACPP))
+    assert sent == {"json_schema": {"type": "object"}, "model": "m", "prompt": "x"}
 
 
 def test_usage_is_always_asked_for_in_a_stream_and_never_otherwise() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Sequence
 
@@ -17,8 +18,8 @@ from portico.messages import (
     Event,
     Finished,
     Message,
-    TextDelta,
     Text,
+    TextDelta,
     Tool,
     ToolCall,
     ToolResult,
@@ -44,7 +45,7 @@ def test_dropping_keeps_system_messages_the_last_one_and_the_order(roles: list[s
         kept = [message for message in messages if message in smaller]
         assert list(smaller) == kept
         assert [m for m in messages if m.role == "system"] == [m for m in smaller if m.role == "system"]
-    assert all(len(a) > len(b) for a, b in zip(found, found[1:], strict=False))
+    assert all(len(a) > len(b) for a, b in itertools.pairwise(found))
     movable = [message for message in messages[:-1] if message.role != "system"]
     assert len(found[-1]) == len(messages) - len(movable)
 

@@ -322,7 +322,7 @@ async def test_a_connection_released_before_its_bytes_are_read_serves_the_next_r
 
 
 async def test_nothing_listens() -> None:
-    with pytest.raises(UpstreamUnreachable, match="127.0.0.1:1"):
+    with pytest.raises(UpstreamUnreachable, match=r"127\.0\.0\.1:1"):
         await Upstream("http://127.0.0.1:1").fetch("GET", "/")
 
 
