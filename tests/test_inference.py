@@ -11,13 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portico.gateway.inference import as_prompt, assemble, call_schema, droppings
+from portico.dialects.assemble import Assembler
+from portico.gateway.inference import as_prompt, assemble, call_schema, droppings, retold
 from portico.gateway.streams import Events, ForcedCall, Joined, Told
 from portico.messages import (
     ChatRequest,
+    Choice,
     Event,
     Finished,
+    Logprob,
     Message,
+    Result,
     Text,
     TextDelta,
     Tool,
@@ -178,3 +182,15 @@ def test_schema_of_a_call() -> None:
         "type": "object",
         "properties": {},
     }
+
+
+def test_a_whole_answer_retold_is_the_same() -> None:
+    choices = (
+        Choice(text="a", reasoning="b", logprobs=(Logprob(token="a", logprob=-1.0),)),
+        Choice(index=1, tool_calls=(ToolCall(id="1", name="f", arguments="{}"),), finish_reason="tool_calls"),
+    )
+    result = Result(choices=choices, usage=Usage(input_tokens=1, output_tokens=2))
+    assembler = Assembler()
+    for event in retold(result):
+        assembler.add(event)
+    assert assembler.result() == result

@@ -119,7 +119,8 @@ def known_option(name: str) -> str:
     key = name.strip().lower().replace("-", "_")
     known = (*OPTIONS, *OWN_SETTINGS)
     if key not in known:
-        nearest = get_close_matches(key, known, n=1, cutoff=0.75)
+        # Only what is nearly a known name is a mistake: top_a is no misspelt top_k, some engines have both.
+        nearest = get_close_matches(key, known, n=1, cutoff=0.85)
         if nearest:
             raise ValueError(f"there is no option {name!r}; nearest: {nearest[0]}")
         if not key.isidentifier():

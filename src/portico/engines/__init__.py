@@ -87,6 +87,8 @@ class Abilities(Value, frozen=True, kw_only=True):
     """n > 1 and several prompts work in one request, with the usage summed."""
     echo: bool = True
     """Completions repeat the prompt when asked."""
+    logprobs_with_tools: bool = True
+    """A streamed chat with tools may have log probabilities; otherwise only one that is not streamed."""
     suffix: bool = True
     """Completions fill in between prompt and suffix, with a model that can; else /infill does."""
     spelling: Spelling = ANY

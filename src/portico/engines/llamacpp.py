@@ -29,6 +29,7 @@ ABILITIES = Abilities(
     forces_tools=False,
     multiple=False,
     echo=False,
+    logprobs_with_tools=False,
     suffix=False,
     spelling=openai.LLAMACPP,
 )

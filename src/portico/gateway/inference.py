@@ -35,8 +35,11 @@ from portico.messages import (
     Format,
     Image,
     Message,
+    ReasoningDelta,
     Result,
+    TextDelta,
     Tool,
+    ToolCallDelta,
     Usage,
     Used,
 )
@@ -77,16 +80,7 @@ class Inference:
         if not replica.abilities.sees_hangup or (request.n > 1 and not replica.abilities.multiple):
             return await assemble(await self.chat(msgspec.structs.replace(request, stream=True), replica))
         check_chat(request, replica)
-        request = await self._budgeted(request, replica)
-        body = write_chat(request, replica, stream=False)
-        try:
-            return openai.read_result(await fetch(replica, CHAT, body))
-        except ContextLengthExceeded as error:
-            smaller = await self._fitted(request, replica, error)
-            body = openai.write_chat(
-                msgspec.structs.replace(smaller, stream=False), model=replica.served_name
-            )
-            return openai.read_result(await fetch(replica, CHAT, body))
+        return await self._ask_whole(request, replica)
 
     async def completion(self, request: CompletionRequest, replica: Replica) -> Events:
         """The events of a raw completion; several prompts and choices are asked one by one where the
@@ -120,11 +114,21 @@ class Inference:
     # ---- inside
 
     async def _ask_chat(self, request: ChatRequest, replica: Replica) -> Events:
+        if request.logprobs and request.tools and not replica.abilities.logprobs_with_tools:
+            return Told(retold(await self._ask_whole(request, replica)))
         request = await self._budgeted(request, replica)
         try:
             return await open_chat(request, replica)
         except ContextLengthExceeded as error:
             return await open_chat(await self._fitted(request, replica, error), replica)
+
+    async def _ask_whole(self, request: ChatRequest, replica: Replica) -> Result:
+        request = await self._budgeted(request, replica)
+        try:
+            return openai.read_result(await fetch(replica, CHAT, write_chat(request, replica, stream=False)))
+        except ContextLengthExceeded as error:
+            smaller = await self._fitted(request, replica, error)
+            return openai.read_result(await fetch(replica, CHAT, write_chat(smaller, replica, stream=False)))
 
     async def _budgeted(self, request: ChatRequest, replica: Replica) -> ChatRequest:
         """`num_ctx` never reloads a model: a smaller one only cuts the conversation. A token is at least a
@@ -315,6 +319,23 @@ async def assemble(stream: Events) -> Result:
         return assembler.result()
     finally:
         stream.close()
+
+
+def retold(result: Result) -> list[Event]:
+    """A whole answer as the events that would have made it."""
+    events: list[Event] = []
+    for choice in result.choices:
+        index = choice.index
+        if choice.reasoning:
+            events.append(ReasoningDelta(text=choice.reasoning, index=index))
+        if choice.text or choice.logprobs:
+            events.append(TextDelta(text=choice.text, index=index, logprobs=choice.logprobs))
+        events += [
+            ToolCallDelta(call=number, id=call.id, name=call.name, arguments=call.arguments, index=index)
+            for number, call in enumerate(choice.tool_calls)
+        ]
+        events.append(Finished(finish_reason=choice.finish_reason, index=index))
+    return [*events, Used(usage=result.usage)]
 
 
 # ---- decisions ---------------------------------------------------------------------------------

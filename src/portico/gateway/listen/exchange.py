@@ -175,7 +175,9 @@ class Exchange:
 
     def fail_body(self, error: PorticoError) -> None:
         """The rest of the request's body will not come: `receive` raises `error`."""
-        self._failure, self._parts, self.held = error, [], 0
+        if self._failure is None:
+            self._failure = error
+        self._parts, self.held = [], 0
         self.keep_alive = False
         self._wake()
 

@@ -1,0 +1,191 @@
+"""The supervisor's records of a model: who waits for it, its present life, and the leases on that.
+
+Only the supervisor changes them. A model has many lives (`Run`), one after the other; a lease belongs to one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Protocol
+
+from portico.engines import Engine, ModelSpec, Replica, State
+from portico.engines.schedule import Standing
+from portico.errors import PorticoError
+from portico.messages import Value
+
+STABLE_SECONDS = 60.0
+"""A replica that lived so long has not failed: its death starts the count of failures anew."""
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+
+class ReplicaStatus(Value, frozen=True, kw_only=True):
+    """What /health, /metrics and /api/ps tell of one model."""
+
+    name: str
+    state: State
+    engine: str
+    in_flight: int = 0
+    waiting: int = 0
+    loaded_at: float | None = None
+    """Seconds since the epoch; None: it is not loaded."""
+    expires_at: float | None = None
+    """Seconds since the epoch, as if its last request ended now; None: never, or it is not loaded."""
+    context: int | None = None
+    size: int | None = None
+    """Bytes of its weights."""
+    pid: int | None = None
+    error: str | None = None
+    """Why it failed last."""
+
+
+class Owner(Protocol):
+    """Who is told that a lease came back."""
+
+    clock: Callable[[], float]
+
+    def given_back(self, run: Run, keep_alive: float | None) -> None: ...
+
+
+class Lease:
+    """A replica that is not stopped before `release`. `load_ns`: nanoseconds spent waiting for it."""
+
+    __slots__ = ("_run", "load_ns", "replica")
+
+    def __init__(self, run: Run, load_ns: int) -> None:
+        self.replica = run.replica
+        self.load_ns = load_ns
+        self._run: Run | None = run
+
+    def release(self, keep_alive: float | None = None) -> None:
+        """Gives it back; again does nothing. `keep_alive` (seconds; 0 unloads it as soon as it is idle, negative
+        never) holds from now on until the model is unloaded or another caller says otherwise."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.in_flight -= 1
+            run.model.owner.given_back(run, keep_alive)
+
+
+class Run:
+    """One life of a model: from the moment its replica was ready."""
+
+    __slots__ = ("in_flight", "loaded_at", "model", "ready_at", "replica", "spec")
+
+    def __init__(self, model: Model, spec: ModelSpec, replica: Replica, now: float) -> None:
+        self.model, self.spec, self.replica = model, spec, replica
+        self.in_flight = 0
+        self.ready_at, self.loaded_at = now, model.owner.clock()
+
+
+class Waiter:
+    """A caller of ensure_ready."""
+
+    __slots__ = ("began", "future", "order", "spec")
+
+    def __init__(self, order: int, spec: ModelSpec, future: asyncio.Future[Lease]) -> None:
+        self.order, self.spec, self.future = order, spec, future
+        self.began = time.monotonic_ns()
+
+
+class Model:
+    """All that is known of one model, through all its lives."""
+
+    def __init__(self, owner: Owner, spec: ModelSpec, engine: Engine) -> None:
+        self.owner, self.engine, self.spec = owner, engine, spec
+        self.state: State = "stopped"
+        self.run: Run | None = None
+        self.open: Run | None = None
+        """The run, while whoever asks may have it at once: ready, not held, nobody before him in the queue."""
+        self.waiting: list[Waiter] = []
+        self.unload_order: int | None = None
+        self.unloaded: list[asyncio.Future[None]] = []
+        self.keep_alive = spec.keep_alive
+        self.expires_at = math.inf
+        self.failures = 0
+        self.retry_at = 0.0
+        self.error: PorticoError | None = None
+        """Raised to callers until `retry_at`: why it could not start."""
+        self.last_words: str | None = None
+        self.load: asyncio.Task[None] | None = None
+
+    def standing(self) -> Standing:
+        """As values, for the decision."""
+        return Standing(
+            name=self.spec.name,
+            state=self.state,
+            in_flight=self.run.in_flight if self.run else 0,
+            waiting=self.waiting[0].order if self.waiting else None,
+            leaving=self.leaving(),
+            expires_at=self.expires_at,
+            retry_at=self.retry_at,
+            occupies=self.engine.occupies,
+        )
+
+    def leaving(self) -> int | None:
+        """Order of the first wish to end this run: to unload it, or to run it with other settings."""
+        run = self.run
+        orders = [] if self.unload_order is None else [self.unload_order]
+        if run is not None:
+            orders += [waiter.order for waiter in self.waiting if not run_alike(waiter.spec, run.spec)]
+        return min(orders, default=None)
+
+    def status(self, now: float) -> ReplicaStatus:
+        run = self.run
+        expires_at = None
+        if run is not None and self.keep_alive >= 0:
+            left = self.keep_alive if run.in_flight else self.expires_at - now
+            expires_at = self.owner.clock() + left
+        return ReplicaStatus(
+            name=self.spec.name,
+            state=self.state,
+            engine=self.spec.engine,
+            in_flight=run.in_flight if run else 0,
+            waiting=len(self.waiting),
+            loaded_at=run.loaded_at if run else None,
+            expires_at=expires_at,
+            context=run.replica.context if run else None,
+            size=self.spec.facts.size,
+            pid=run.replica.pid if run else None,
+            error=str(self.error) if self.error else self.last_words,
+        )
+
+    def begins(self, run: Run, now: float) -> None:
+        """It is ready."""
+        self.run, self.spec, self.state = run, run.spec, "ready"
+        self.keep_alive, self.error, self.last_words = run.spec.keep_alive, None, None
+        self.idle_since(now)
+
+    def idle_since(self, now: float) -> None:
+        self.expires_at = now + self.keep_alive if self.keep_alive >= 0 else math.inf
+
+    def failed(self, now: float, *, lived: float = 0.0) -> None:
+        """Counts a failure after `lived` seconds; the next start waits the longer the more there were."""
+        self.failures = 1 if lived >= STABLE_SECONDS else self.failures + 1
+        self.retry_at = now + pause_after(self.failures)
+
+    def gone(self) -> None:
+        """It has ended, however: who wanted that need not wait any longer."""
+        self.unload_order = None
+        unloaded, self.unloaded = self.unloaded, []
+        for future in unloaded:
+            if not future.done():
+                future.set_result(None)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before the next start: the first restart is immediate, then 0.5 s, doubling to 30 s."""
+    return 0.0 if failures < 2 else min(FIRST_PAUSE * 2.0 ** min(failures - 2, 16), LONGEST_PAUSE)
+
+
+def run_alike(one: ModelSpec, other: ModelSpec) -> bool:
+    """The same running engine serves both."""
+    return one is other or bool(_what_runs(one) == _what_runs(other))
+
+
+_what_runs = attrgetter(
+    "engine", "source", "served_name", "api_key", "context", "parallel", "threads", "chat_template", "mmproj"
+)
