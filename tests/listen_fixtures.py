@@ -65,7 +65,7 @@ async def listening(app: Any, **limits: Any) -> AsyncIterator[Listener]:
 async def soon(condition: Callable[[], object], what: str = "the condition") -> None:
     """Waits for something that has no event to wait for."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 

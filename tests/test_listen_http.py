@@ -68,6 +68,26 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 @each_loop
+async def test_bytes_may_arrive_in_any_pieces() -> None:
+    chunked = (
+        b"POST /2 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n"
+    )
+    data = (
+        post("/1", b"hello", "connection: Upgrade", "upgrade: h2c") + chunked + get("/3", "connection: close")
+    )
+    async with listening(echo) as listener:
+        for at in range(1, len(data), 2):
+            async with calling(listener) as caller:
+                await caller.say(data[:at])
+                await asyncio.sleep(0.001)
+                await caller.say(data[at:])
+                found = [(await caller.answer()).json for _ in range(3)]
+                assert [each["body"] for each in found] == ["hello", "abcd", ""], at
+                assert [each["path"] for each in found] == ["/1", "/2", "/3"], at
+                assert await caller.end() == b""
+
+
+@each_loop
 async def test_http_1_0_gets_no_chunks_and_an_end() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
