@@ -21,6 +21,7 @@ from portico.engines.supervisor import Supervisor
 from portico.errors import ConfigError, PorticoError, Unsupported
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
+from portico.gateway.listen.gate import Limits
 from portico.gateway.listen.listener import Listener, make_room, signals
 from portico.gateway.log import RequestLog
 from portico.gateway.meters import Meters
@@ -99,7 +100,8 @@ class Portico:
         ]
         self.beside.description = describe(rows, keys=bool(self._keys))
         self.gateway = Gateway(Routes(rows), access, self.meters, self.log)
-        self.listener = Listener(self.gateway, config, render_error=render)
+        limits = msgspec.structs.replace(Limits.of(config), streamed_paths=("/api/blobs/",))
+        self.listener = Listener(self.gateway, config, render_error=render, limits=limits)
         host, port = await self.listener.start()
         try:
             await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))

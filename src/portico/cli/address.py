@@ -29,7 +29,8 @@ class Address(NamedTuple):
 
 
 def find(given: str | None, environ: Mapping[str, str], *, flag: str = "--host") -> Address:
-    """What the user typed as `flag`, else PORTICO_HOST, else OLLAMA_HOST, else 127.0.0.1:11434. An empty variable is unset."""
+    """What the user typed as `flag`, else PORTICO_HOST, else OLLAMA_HOST, else where `portico serve` listens when
+    it is started here: its portico.toml, or 127.0.0.1:11434. An empty variable is unset."""
     named = [(flag, given), *((name, environ.get(name)) for name in ("PORTICO_HOST", "OLLAMA_HOST"))]
     for origin, text in named:
         cleaned = (text or "").strip().strip("\"'")
@@ -38,7 +39,26 @@ def find(given: str | None, environ: Mapping[str, str], *, flag: str = "--host")
                 return Address(url=read_address(cleaned).url, origin=origin, key=_key(environ))
             except ValueError as error:
                 raise usage(f"{origin}: {error}") from error
-    return Address(url=read_address("").url, origin=None, key=_key(environ))
+    return _configured(environ)
+
+
+def _configured(environ: Mapping[str, str]) -> Address:
+    from portico import config_file
+    from portico.config import Config
+    from portico.errors import ConfigError
+
+    config, default = config_file.load(None, environ, {}), Config()
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    url = read_address(f"{host}:{config.port or default.port}").url
+    moved = (config.host, config.port) != (default.host, default.port)
+    files = ", ".join(map(str, config_file.sources(None, environ))) or "PORTICO_PORT"
+    key = _key(environ)
+    if key is None:
+        try:
+            key = next(iter(config_file.callers_keys(config)), None)
+        except ConfigError:
+            pass  # the file of keys is the server's; whoever may not read it sets PORTICO_API_KEY
+    return Address(url=url, origin=files if moved else None, key=key)
 
 
 def _key(environ: Mapping[str, str]) -> str | None:

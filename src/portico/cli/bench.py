@@ -154,13 +154,17 @@ class _Bench:
         line = Line(self.screen) if self.screen.live else None
         finished = 0
 
-        def done(sample: Sample) -> None:
-            nonlocal finished
-            finished += 1
+        def show() -> None:
             if line is not None:
                 line.show(f"{at_once} at once: {finished} of {requests} requests")
 
+        def done(sample: Sample) -> None:
+            nonlocal finished
+            finished += 1
+            show()
+
         try:
+            show()
             warming = ask._replace(max_tokens=min(4, ask.max_tokens), seed=ask.seed + 1_000_003)
             await level(caller, warming, at_once, at_once, lambda sample: None)
             samples, seconds = await level(caller, ask, at_once, requests, done)

@@ -12,7 +12,7 @@ import msgspec
 from portico.cli.failure import Failure
 from portico.cli.replies import ErrorBody
 from portico.dialects import ollama, openai
-from portico.errors import UpstreamFailed
+from portico.errors import UpstreamClosed, UpstreamFailed
 from portico.messages import ChatRequest, CompletionRequest, Event
 from portico.web import Upstream
 
@@ -20,7 +20,11 @@ Api = Literal["openai", "ollama"]
 
 
 class Reader(Protocol):
+    done: bool
+
     def feed(self, data: bytes) -> list[Event]: ...
+
+    def end(self) -> list[Event]: ...
 
 
 class Caller:
@@ -44,6 +48,10 @@ class Caller:
             while data := await reply.chunk():
                 if events := reader.feed(data):
                     yield events
+            if events := reader.end():  # raises what went wrong in the last packet
+                yield events
+            if not reader.done:
+                raise UpstreamClosed(url=self._upstream.url)
         finally:
             reply.close()
 

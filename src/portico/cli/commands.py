@@ -58,7 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
     ),
 )
 ENTRIES = {entry.name: entry for _, entries in SECTIONS for entry in entries}
-ALSO = {"list": "ls", "run": "chat"}  # what people coming from Ollama type
+ALSO = {"list": "ls"}  # what people coming from Ollama type
 
 
 class LazyGroup(click.Group):
@@ -82,6 +82,8 @@ class LazyGroup(click.Group):
         return list(ENTRIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "help":
+            return _help
         entry = ENTRIES.get(ALSO.get(cmd_name, cmd_name))
         if entry is None:
             return None
@@ -142,3 +144,18 @@ def portico(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+@click.command("help", add_help_option=False)
+@click.argument("command", required=False)
+@click.pass_context
+def _help(context: click.Context, command: str | None) -> None:
+    """`portico help COMMAND` is `portico COMMAND --help`."""
+    root = context.find_root()
+    if command is None:
+        click.echo(root.get_help())
+        return
+    found = portico.get_command(root, command)
+    if found is None:
+        raise UnknownCommand(command)
+    click.echo(found.get_help(click.Context(found, info_name=command, parent=root)))

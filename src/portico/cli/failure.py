@@ -92,8 +92,9 @@ def _explained(error: Exception) -> Failure:
             return Failure("usage", error.format_message(), exit_code=error.exit_code)
         case ModelNotFound():
             nearest = (("nearest", ", ".join(error.nearest)),) if error.nearest else ()
+            attempt = "portico ls" if nearest else f"portico pull {error.model}"
             return Failure(
-                error.code, f"there is no model {error.model!r} here", facts=nearest, attempt="portico ls"
+                error.code, f"there is no model {error.model!r} here", facts=nearest, attempt=attempt
             )
         case PorticoError():
             return Failure(error.code, error.message, exit_code=2 if error.code == "config" else 1)

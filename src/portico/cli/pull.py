@@ -91,13 +91,15 @@ class _Live:
     """One line that is drawn again and again; it is taken away at the end."""
 
     def __init__(self, screen: Screen, model: str) -> None:
+        self._width = screen.width or 80
         self._line = Line(screen)
         self._line.show(f"{model}  asking")
 
     def show(self, transfer: Transfer, now: float) -> None:
         if transfer.counting:
             drawn = units.bar(transfer.percent, 100, BAR_WIDTH)
-            self._line.show(f"{drawn} {transfer.line(now)}     Ctrl-C keeps this part")
+            line, hint = f"{drawn} {transfer.line(now)}", "   Ctrl-C keeps this part"
+            self._line.show(line + hint if len(line + hint) < self._width else line)
         else:
             self._line.show(transfer.phase)
 

@@ -23,6 +23,7 @@ from portico.cli.choices import Command
 from portico.cli.failure import usage
 from portico.cli.live import Waiting
 from portico.cli.screen import Screen, bold, dim
+from portico.ollama_env import read_address
 
 if TYPE_CHECKING:
     from portico.config import Config
@@ -166,10 +167,12 @@ def _end_with_stdin() -> None:
     however they went, and nobody would ever stop this server."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Past Python's buffer: whoever reads it holds its lock, and an interpreter that ends wants the lock.
+        while os.read(stdin, 4096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
+    stdin = sys.stdin.fileno()
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
@@ -190,12 +193,13 @@ class _Events(_Start):
         self._number = 0
 
     def ready(self, ready: Ready) -> None:
+        url = _reached_at(ready)
         self._tell(
             "server_started",
             host=ready.host,
             port=ready.port,
-            url=ready.url,
-            endpoints={"ollama": ready.url, "openai": f"{ready.url}/v1"},
+            url=url,
+            endpoints={"ollama": url, "openai": f"{url}/v1"},
             models=list(ready.models),
         )
 
@@ -221,7 +225,7 @@ class _Lines(_Start):
 
     def begin(self, config: Config) -> None:
         files = "   ".join(f"config {_tidy(path, self._environ)}" for path in self._sources)
-        self._screen.say(f"{bold('Portico')} {__version__}   {dim(files)}".rstrip())
+        self._screen.say(f"{bold('Portico')} {__version__}" + (f"   {dim(files)}" if files else ""))
         self._keyless = not config.api_keys and config.api_key_file is None
         if not _is_loopback(config.host) and self._keyless:
             self._screen.warn(
@@ -235,15 +239,19 @@ class _Lines(_Start):
         took = units.duration(time.monotonic() - self._began)
         names = ", ".join(ready.models)
         self._screen.say(f"{self._screen.sign('done')} {bold(names)}  ready in {took}")
+        url = _reached_at(ready)
         reach = "this machine only" if _is_loopback(ready.host) else "every machine that reaches this one"
-        self._screen.say(f"Ready.  OpenAI {ready.url}/v1   Ollama {ready.url}   {reach}")
-        elsewhere = (
-            "" if ready.url == "http://127.0.0.1:11434" else f" --host {ready.url.removeprefix('http://')}"
-        )
+        self._screen.say(f"Ready.  OpenAI {url}/v1   Ollama {url}   {reach}")
+        elsewhere = "" if url == "http://127.0.0.1:11434" else f" --host {url.removeprefix('http://')}"
         self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
 
     def end(self) -> None:
         self._wait.over()
+
+
+def _reached_at(ready: Ready) -> str:
+    """What a client on this machine connects to: "every interface" is an address to listen on only."""
+    return read_address(ready.url).url
 
 
 def _is_loopback(host: str) -> bool:

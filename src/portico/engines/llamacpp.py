@@ -179,7 +179,8 @@ def plan_slots(spec: ModelSpec, free: int | None) -> Slots:
     2. The context's memory may take half of what is free beside the weights: fewer slots where it does not.
     3. Not even one: a smaller context, unless one was asked for. Raises EngineStartFailed if too little is left.
     """
-    context = spec.context or spec.facts.context
+    trained = spec.facts.context
+    context = min(spec.context or sys.maxsize, trained) if trained else spec.context  # it does not go beyond
     if not context or context < 0:
         return Slots(context=0, parallel=spec.parallel)
     if context > LARGEST_CONTEXT:
@@ -192,10 +193,10 @@ def plan_slots(spec: ModelSpec, free: int | None) -> Slots:
         return Slots(context=context, parallel=min(spec.parallel, cells // context))
     if spec.context is None and cells >= SMALLEST_CONTEXT:  # (3)
         return Slots(context=cells // 256 * 256, parallel=1)
-    needed, weights = cell * (spec.context or SMALLEST_CONTEXT) * 2, spec.facts.size or 0
+    least = context if spec.context else SMALLEST_CONTEXT
     reason = (
-        f"it needs {_gigabytes(weights)} for its weights and {_gigabytes(needed)} for a context of "
-        f"{spec.context or SMALLEST_CONTEXT} tokens with room to work, and {_gigabytes(free)} of memory are free. "
+        f"it needs {_gigabytes(spec.facts.size or 0)} for its weights and {_gigabytes(2 * cell * least)} for a "
+        f"context of {least} tokens with room to work, and {_gigabytes(free)} of memory are free. "
         "Take a smaller context, a smaller quantization or a smaller model, or unload another one."
     )
     raise EngineStartFailed(model=spec.name, reason=reason)

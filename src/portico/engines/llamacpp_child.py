@@ -57,7 +57,8 @@ def be_expendable() -> None:
 
         # A core file of some gigabytes would delay the exit by seconds. 1 and not 0: that also stops the
         # kernel from piping it to a crash reporter.
-        resource.setrlimit(resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
     if sys.platform == "linux":
         try:
             with open("/proc/self/oom_score_adj", "w") as score:
@@ -67,7 +68,7 @@ def be_expendable() -> None:
 
 
 def read_line() -> bytes:
-    """One line from stdin, byte by byte into a buffer of our own: what follows is the lifeline's."""
+    """One line from the lifeline; past sys.stdin, whose buffer would hide the end from another thread."""
     line = b""
     while not line.endswith(b"\n"):
         piece = os.read(0, 65536)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 PART = ".part"
@@ -14,7 +13,7 @@ PART = ".part"
 def write(path: Path, content: bytes) -> None:
     """Puts `content` at `path`. Raises OSError; the old file is then still there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}")
     try:
         with open(part, "wb") as file:
             file.write(content)

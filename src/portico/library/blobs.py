@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from portico.errors import InvalidRequest
-from portico.library.disk import disk_error
+from portico.library.disk import SPARE, disk_error, free_bytes
 
 _DIGEST = re.compile(r"(?:sha256[:-])?([0-9a-fA-F]{64})")
 PART = ".part"
@@ -43,7 +44,8 @@ class Blobs:
 
     async def put(self, digest: str, content: AsyncIterable[bytes]) -> bool:
         """Keeps `content` under `digest`; False if it was there already (then nothing is read). Memory is
-        bounded by the pieces' size, the disk by what it has. Raises InvalidRequest for another hash, NoSpace."""
+        bounded by the pieces' size, the disk by what it has free. Raises InvalidRequest for another hash,
+        NoSpace, and whatever `content` raises."""
         import asyncio
 
         if self.has(digest):
@@ -58,13 +60,10 @@ class Blobs:
                 async for piece in content:
                     gathered += piece
                     if len(gathered) >= _BUFFER:
-                        await asyncio.to_thread(_append, file, found, bytes(gathered))
+                        await asyncio.to_thread(_append, file, part, found, bytes(gathered))
                         gathered.clear()
-                await asyncio.to_thread(_append, file, found, bytes(gathered))
-                await asyncio.to_thread(os.fsync, file.fileno())
+                await asyncio.to_thread(_append, file, part, found, bytes(gathered), last=True)
             self._keep(part, digest, found.hexdigest())
-        except OSError as error:
-            raise disk_error(error, part, needed=_BUFFER) from error
         finally:
             part.unlink(missing_ok=True)
         return True
@@ -99,8 +98,16 @@ class Blobs:
                 Path(entry.path).unlink(missing_ok=True)
 
 
-def _append(file: BinaryIO, found: hashlib._Hash, piece: bytes) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[file.write(view) :]
+def _append(file: BinaryIO, part: Path, found: hashlib._Hash, piece: bytes, *, last: bool = False) -> None:
+    """Adds `piece` to the file and its hash, as long as the disk keeps some room for others."""
+    try:
+        if free_bytes(part.parent) < SPARE + len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = memoryview(piece)
+        while view:
+            view = view[file.write(view) :]
+        if last:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(error, part, needed=SPARE + len(piece)) from error
     found.update(piece)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from portico.errors import NoSpace, PullFailed
 
+SPARE = 64 * 1024 * 1024  # bytes of a disk that are left free: a full disk breaks more than what filled it
+
 
 def disk_error(error: OSError, path: Path, *, needed: int) -> NoSpace | PullFailed:
     """What a failed write of `path` means; `needed` bytes were still to be written."""

@@ -249,7 +249,9 @@ class _Reading:
             if self._elements > MAX_ELEMENTS:
                 window.refuse(f"its array {key!r} claims to have {count} texts")
             if window.position + count * 8 > window.size:
-                window.refuse(f"it is truncated: its array {key!r} has {count} texts, the file {window.size} bytes")
+                window.refuse(
+                    f"it is truncated: its array {key!r} has {count} texts, the file {window.size} bytes"
+                )
             self._skip_texts(count, find_fim=key == "tokenizer.ggml.tokens")
         else:
             window.refuse(f"its array {key!r} has elements of the unknown type {kind}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from portico.errors import Gated, LibraryError, NoSpace, PullFailed
 from portico.library import hubcache
 from portico.library.choice import Choice, RemoteFile
-from portico.library.disk import disk_error, free_bytes
+from portico.library.disk import SPARE, disk_error, free_bytes
 from portico.library.hubcache import CachedFile, Snapshot
 from portico.library.hubsettings import HubSettings as HubSettings
 from portico.library.progress import VERIFYING, Progress
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LOOK_TIMEOUT = 15.0  # seconds for the answer about a repository
 EVERY = 0.1  # seconds between two reports about one file
-SPARE = 64 * 1024 * 1024  # bytes of a disk that a pull leaves free: a full disk breaks more than the pull
 
 Report = Callable[[Progress], None]
 

@@ -27,4 +27,9 @@ class HubSettings(Value, frozen=True, kw_only=True):
 
         home = value("HF_HOME") or os.path.join(value("XDG_CACHE_HOME") or path("~/.cache"), "huggingface")
         cache = value("HF_HUB_CACHE") or value("HUGGINGFACE_HUB_CACHE") or os.path.join(path(home), "hub")
-        return cls(endpoint=value("HF_ENDPOINT"), token=value("HF_TOKEN"), cache=path(cache))
+        endpoint = (value("HF_ENDPOINT") or "").rstrip("/") or None
+        return cls(endpoint=endpoint, token=value("HF_TOKEN"), cache=path(cache))
+
+    def __repr__(self) -> str:
+        """Without the token, so that it gets into no log."""
+        return f"HubSettings(endpoint={self.endpoint!r}, cache={self.cache!r})"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,7 @@ class Library:
 
     # ---- what changes it ---------------------------------------------------------------------------
 
-    async def pull(self, name: str) -> AsyncIterator[Progress]:
+    async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
         """Fetches a model and says how it goes; the last word is `success`. What is here already is quickly
         successful, also offline. Several pulls of one name are one; it stops when the last caller leaves, and
         goes on from there the next time. Close the iterator to leave (contextlib.aclosing).
@@ -125,8 +126,9 @@ class Library:
         parse(name)
         if self._pulls is None:
             self._pulls = self._start_pulls()
-        async for progress in self._pulls.watch(canonical(name)):
-            yield progress
+        async with aclosing(self._pulls.watch(canonical(name))) as progresses:
+            async for progress in progresses:
+                yield progress
 
     def delete(self, name: str) -> None:
         """Removes one of our models, and its files unless another one needs them or they were in the cache

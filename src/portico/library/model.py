@@ -23,6 +23,8 @@ class ModelFile(Value, frozen=True, kw_only=True):
     """The name its replica has. Models with the same weights share it, so that they are loaded once."""
     facts: Facts
     """`size` counts every file, `digest` and `modified` are always set."""
+    weights: Facts = Facts()
+    """The facts of the model it runs as."""
     projector: str = ""
     repository: str = ""
     """The hub's, where the weights are from there."""
@@ -58,7 +60,7 @@ class ModelFile(Value, frozen=True, kw_only=True):
             engine="llamacpp",
             source=self.path,
             mmproj=self.projector or None,
-            facts=self.facts,
+            facts=self.weights,
         )
 
 

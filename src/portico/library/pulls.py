@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from portico.library.progress import Progress
 from portico.library.transfer import Stop, Stopped
@@ -21,7 +21,7 @@ class Pulls:
         self._work = work
         self._running: dict[str, _Pull] = {}
 
-    async def watch(self, name: str) -> AsyncIterator[Progress]:
+    async def watch(self, name: str) -> AsyncGenerator[Progress, None]:
         """Starts the pull of `name`, or joins it. When the last watcher leaves, it is stopped; what has arrived
         is kept. A slow watcher misses counts in between, never the last one of a file and never the end."""
         pull = self._running.get(name)

@@ -70,7 +70,7 @@ class Shelf:
         facts = self._ledger.facts(path)
         self._ledger.flush()
         facts = msgspec.structs.replace(facts, digest=self._digest(path, facts))
-        return ModelFile(name=name, origin="path", path=str(path), runs=name, facts=facts)
+        return ModelFile(name=name, origin="path", path=str(path), runs=name, facts=facts, weights=facts)
 
     def _others(self) -> dict[str, Callable[[], ModelFile]]:
         """The models that are not ours to change."""
@@ -195,20 +195,22 @@ class Shelf:
 
 
 def share(models: dict[str, ModelFile]) -> dict[str, ModelFile]:
-    """The same models, those with the same weights running under one name: the plainest of them."""
+    """The same models, those with the same weights running as one of them: the plainest, of these the oldest,
+    so that a copy does not push out the model that is loaded."""
     groups: dict[tuple[str, str], list[ModelFile]] = {}
     for model in models.values():
         groups.setdefault((model.path, model.projector), []).append(model)
-    runs = {weights: min(group, key=_additions).name for weights, group in groups.items()}
-    return {
-        name: msgspec.structs.replace(model, runs=runs[model.path, model.projector])
-        for name, model in models.items()
-    }
+    chosen = {weights: min(group, key=_rank) for weights, group in groups.items()}
+    shared = {}
+    for name, model in models.items():
+        runs = chosen[model.path, model.projector]
+        shared[name] = msgspec.structs.replace(model, runs=runs.name, weights=runs.facts)
+    return shared
 
 
-def _additions(model: ModelFile) -> int:
+def _rank(model: ModelFile) -> tuple[int, float]:
     said: Iterable[object] = (model.parent, model.system, model.template, model.parameters, model.messages)
-    return sum(1 for one in said if one)
+    return sum(1 for one in said if one), model.facts.modified or 0.0
 
 
 def _files_digest(source: FromHub) -> str:

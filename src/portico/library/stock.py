@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import msgspec
 
 from portico.library import hubcache
 from portico.library.blobs import Blobs
@@ -46,10 +48,12 @@ class Stock:
         return frozenset(file.hash for source in self._hub_sources() for file in source.files if file.fetched)
 
     def keep(self, manifest: Manifest) -> None:
-        """From now on its name stands for it. Raises NoSpace, PullFailed for a disk that cannot be written."""
+        """From now on its name stands for it; what says the same already keeps its age. Raises NoSpace,
+        PullFailed for a disk that cannot be written."""
         with self._lock:
             old = self._manifests.get(manifest.name)
-            _write(self._manifests, manifest)
+            if old is None or msgspec.structs.replace(manifest, created=old.created) != old:
+                _write(self._manifests, manifest)
             self._unfinished.remove(manifest.name)
             if old is not None:
                 self._collect(old.source)
@@ -75,9 +79,11 @@ class Stock:
             _write(self._unfinished, manifest)
 
     def leave(self, manifest: Manifest) -> None:
-        """The fetching has ended, not well: the note stays if anything has arrived."""
+        """The fetching has ended, not well: the note stays if anything has arrived that was not here before."""
         with self._lock:
-            if not any(_arrived(manifest.source)):
+            kept = {file.hash for one in self._manifests.all() for file in _files(one.source)}
+            new = [file for file in _files(manifest.source) if file.fetched and file.hash not in kept]
+            if not any(_arrived(manifest.source, new)):
                 self._unfinished.remove(manifest.name)
 
     def abandon(self, manifest: Manifest) -> None:
@@ -90,11 +96,10 @@ class Stock:
         return tuple(
             Unfinished(
                 name=manifest.name,
-                completed=sum(_arrived(manifest.source)),
-                total=sum(file.size for file in manifest.source.files),
+                completed=sum(_arrived(manifest.source, _files(manifest.source))),
+                total=sum(file.size for file in _files(manifest.source)),
             )
             for manifest in self._unfinished.all()
-            if isinstance(manifest.source, FromHub)
         )
 
     def prune(self) -> int:
@@ -132,17 +137,17 @@ class Stock:
         return [manifest.source for manifest in manifests if isinstance(manifest.source, FromHub)]
 
 
-def _arrived(source: Source) -> list[int]:
-    """Bytes of each file that are in the cache and were fetched by us."""
-    if not isinstance(source, FromHub):
-        return []
-    sizes = []
-    for file in source.files:
-        if file.fetched:
-            snapshot = source.snapshot
+def _files(source: Source) -> tuple[CachedFile, ...]:
+    return source.files if isinstance(source, FromHub) else ()
+
+
+def _arrived(source: Source, files: Iterable[CachedFile]) -> Iterator[int]:
+    """Bytes of each of the files that are in the cache."""
+    if isinstance(source, FromHub):
+        snapshot = source.snapshot
+        for file in files:
             places = (snapshot.blob(file.hash), snapshot.part(file.hash), snapshot.file(file.path))
-            sizes.append(next((size for place in places if (size := _size(place))), 0))
-    return sizes
+            yield next((size for place in places if (size := _size(place))), 0)
 
 
 def _size(path: Path) -> int:

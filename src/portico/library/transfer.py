@@ -27,6 +27,7 @@ CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0  # seconds
 TRIES = 5  # in a row, without a single byte
 LARGEST_REQUEST = 32 * 1000**3  # the hub's CDN refuses to send more than 50 GB at once
 _CHUNK = 1024 * 1024
+_BUFFER = 256 * 1024  # what a kill loses of what has arrived
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -138,7 +139,7 @@ class Transfer:
                 raise _Again(f"the server answered {response.status_code}")
             self._check(response)
             have = _start(response, have)
-            with open(part, "r+b" if have else "wb", buffering=_CHUNK) as out:
+            with open(part, "r+b" if have else "wb", buffering=_BUFFER) as out:
                 out.seek(have)
                 out.truncate()
                 for chunk in response.iter_bytes():

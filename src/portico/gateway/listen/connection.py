@@ -220,7 +220,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return Busy(
                 f"The server has {limits.connections} connections open, and takes no more; try again."
             )
-        if declared > limits.body_bytes:
+        if declared > limits.body_bytes and declared > limits.body_limit(path):
             return BodyTooLarge(limit=limits.body_bytes)
         if not path:
             return InvalidRequest("The request's target is not a path.")
@@ -237,8 +237,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if exchange is None:
             return
         exchange.taken += len(body)
-        if exchange.taken > self.gate.limits.body_bytes:
-            self._give_up_body(exchange, BodyTooLarge(limit=self.gate.limits.body_bytes))
+        limits = self.gate.limits
+        if exchange.taken > limits.body_bytes and exchange.taken > limits.body_limit(exchange.path):
+            self._give_up_body(exchange, BodyTooLarge(limit=limits.body_bytes))
         elif not exchange.response_complete:
             exchange.feed(body)
             if exchange.held > HIGH_WATER_LIMIT:

@@ -33,6 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one caller may ask of the listener. Bytes, and seconds that are met to within two ticks."""
 
     body_bytes: int = 128 * 1024 * 1024  # of one request: 413
+    streamed_paths: tuple[str, ...] = ()  # beginnings of paths whose bodies go to disk and may be larger
     header_bytes: int = 64 * 1024  # of one request, its first line included: 431
     header_count: int = 256  # 431
     connections: int = 4096  # further ones: 503
@@ -53,6 +54,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             body_seconds=config.body_timeout,
             idle_seconds=config.idle_timeout,
         )
+
+    def body_limit(self, path: str) -> float:
+        return math.inf if self.streamed_paths and path.startswith(self.streamed_paths) else self.body_bytes
 
     @property
     def tick(self) -> float:
