@@ -236,6 +236,8 @@ def test_models_and_paths_of_a_file(tmp_path: Path) -> None:
         ("model = 3", r"p\.toml:model: expected \[\[model\]\] tables"),
         ("home = 3", r"p\.toml:home: expected"),
         ("keep_alive = true", r"p\.toml:keep_alive: expected .*got bool"),
+        ('keep_alive = "5 minutes"', r"p\.toml:keep_alive: expected seconds or a duration such as 5m"),
+        ('[[model]]\nname = "a"\nkeep_alive = "x"', r"model\[0\]\.keep_alive: expected seconds or a"),
         ("port = 1\nport = 2\n", r"p\.toml: is not TOML: .*line 2"),
     ],
 )
@@ -256,6 +258,8 @@ def test_a_wrong_file_is_an_error_that_names_file_and_key(tmp_path: Path, text: 
         ("OLLAMA_HOST", "ftp://h"),
         ("OLLAMA_MAX_QUEUE", "-1"),
         ("OLLAMA_LOAD_TIMEOUT", "5 minutes"),
+        ("OLLAMA_KEEP_ALIVE", "soon"),
+        ("PORTICO_KEEP_ALIVE", "soon"),
     ],
 )
 def test_a_wrong_variable_is_an_error_that_names_it(tmp_path: Path, variable: str, value: str) -> None:

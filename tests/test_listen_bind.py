@@ -13,7 +13,7 @@ import pytest
 
 from listen_fixtures import answer, ask, each_loop, echo, get, listening, render_error
 from portico.config import Config
-from portico.errors import ConfigError
+from portico.errors import CannotListen
 from portico.gateway.listen import Listener
 from portico.gateway.listen.bind import _reason, bind
 
@@ -87,7 +87,7 @@ async def test_a_port_is_free_again_at_once() -> None:
 
 
 async def fault(port: int, host: str = "127.0.0.1") -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CannotListen) as caught:
         await bind(host, port)
     return str(caught.value)
 

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from virtual_time import run
 
 from portico.engines import Facts, ModelSpec
+from portico.engines.lives import pause_after
 from portico.engines.schedule import Plan, Standing, decide
-from portico.engines.supervisor import Lease, Supervisor, pause_after
+from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable
 from portico.testing import FakeEngine
+from virtual_time import run
 
 
 def spec(name: str = "a", **more: Any) -> ModelSpec:
@@ -30,7 +31,9 @@ class World:
         self.remote = FakeEngine()
         self.remote.occupies = False
         engines = {"llamacpp": self.engine, "remote": self.remote}
-        self.supervisor = Supervisor(engines, clock=lambda: 1e9 + asyncio.get_running_loop().time(), **settings)
+        self.supervisor = Supervisor(
+            engines, clock=lambda: 1e9 + asyncio.get_running_loop().time(), **settings
+        )
 
     def ask(self, of: ModelSpec) -> asyncio.Task[Lease]:
         return asyncio.ensure_future(self.supervisor.ensure_ready(of))
@@ -100,8 +103,11 @@ async def test_a_load_that_nobody_waits_for_any_more_completes() -> None:
 async def test_a_caller_cancelled_just_after_his_turn_gives_back() -> None:
     world = World()
     caller = world.ask(spec())
-    while not world.engine.replicas or not world.supervisor.states()[0].in_flight:
+    for _ in range(100):
         await asyncio.sleep(0)
+        if world.supervisor.states() and world.supervisor.states()[0].in_flight:
+            break
+    assert not caller.done()
     caller.cancel()  # his lease is granted, but he has not run yet
     await settled()
     assert caller.cancelled()
@@ -401,6 +407,26 @@ async def test_an_engine_that_keeps_dying_is_restarted_ever_later() -> None:
     assert loop.time() - began < 0.01
 
 
+@in_virtual_time
+async def test_it_says_what_happens() -> None:
+    said: list[tuple[str, str]] = []
+    world = World(say=lambda event, **facts: said.append((event, facts["model"])))
+    world.engine.fail("no luck")
+    with pytest.raises(EngineStartFailed):
+        await world.ask(spec("a"))
+    (await world.ask(spec("a"))).release()
+    world.engine.replicas[-1].crash()
+    (await world.ask(spec("a"))).release(0)
+    await settled()
+    assert [event for event, _ in said] == [
+        "model not loaded",
+        "model loaded",
+        "engine died",
+        "model loaded",
+        "model unloaded",
+    ]
+
+
 # ---- the end
 
 
@@ -485,7 +511,10 @@ DECISIONS = {
         [ready("x", in_flight=1, waiting=1), ready("y", in_flight=2), stopped("a", waiting=2)],
         Plan(serve=("x",), hold=("x",)),
     ),
-    "expired": ([ready("x", expires_at=99.0), ready("y", expires_at=101.0)], Plan(stop=("x",), wake_at=101.0)),
+    "expired": (
+        [ready("x", expires_at=99.0), ready("y", expires_at=101.0)],
+        Plan(stop=("x",), wake_at=101.0),
+    ),
     "expired but busy": ([ready("x", expires_at=99.0, in_flight=1)], Plan()),
     "elsewhere: no room needed": (
         [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],

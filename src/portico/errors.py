@@ -2,6 +2,7 @@
 
     PorticoError
     ├── ConfigError                 a setting is wrong: names file, key and the nearest known key
+    ├── CannotListen                the address is taken or not ours: says by whom, and what to type
     ├── RequestError                the caller can mend it                        400
     │   ├── InvalidRequest          a field is wrong or missing                   400
     │   ├── ContextLengthExceeded   the prompt does not fit: both numbers         400
@@ -58,6 +59,12 @@ def near(names: Sequence[str]) -> str:
 
 class ConfigError(PorticoError):
     status, code = 500, "config"
+
+
+class CannotListen(PorticoError):
+    """The address is another program's, or none of this machine's; the message says what to type."""
+
+    status, code = 500, "port"
 
 
 # ---- the caller can mend it --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from portico import config_file
+from portico import config_file, names
 from portico.config import Config, ModelEntry
 from portico.dialects import ollama
 from portico.engines import Facts, ModelSpec, remote
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, PorticoError, Unsupported
+from portico.errors import ConfigError, EngineError, PorticoError, Unsupported
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen.gate import Limits
@@ -27,17 +28,17 @@ from portico.gateway.log import RequestLog
 from portico.gateway.meters import Meters
 from portico.gateway.models import Models, Preset, Served
 from portico.gateway.ollama_routes import OllamaRoutes
+from portico.gateway.ollama_shapes import stand_in
 from portico.gateway.ollama_shelf import ShelfRoutes
 from portico.gateway.openai_routes import OpenAIRoutes
 from portico.gateway.openapi import describe
 from portico.gateway.refusals import render
 from portico.gateway.serving import Serving
-from portico.library.hub import HubSettings
-from portico.library.library import Library
-from portico.library.model import ModelFile, bundled_folder
+from portico.library import HubSettings, Library, ModelFile, bundled_folder
 from portico.web import Access, Route, Routes
 
 BUNDLED = "portico-tiny"
+_ASKED_SECONDS = 2.0
 _REMOTE = ("http://", "https://", "unix://")
 
 
@@ -85,6 +86,7 @@ class Portico:
         config = self.config
         shelf = Shelf(self.library, config)
         specs = await configured(config, self.library)
+        self.library.lend([elsewhere(spec) for spec in specs])
         self.models = Models(specs, shelf.served, config.aliases)
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
         serving = Serving(self.models, self.supervisor)
@@ -124,17 +126,25 @@ class Portico:
         self.log.flush()
 
 
-def serve(config: Config, *, on_ready: Callable[[Ready], object] = lambda ready: None) -> None:
-    """Serves until SIGTERM or SIGINT; a second one cuts what still runs. Blocks."""
+def serve(
+    config: Config,
+    *,
+    on_ready: Callable[[Ready], object] = lambda ready: None,
+    on_stopping: Callable[[float, int], object] = lambda grace, running: None,
+) -> None:
+    """Serves until SIGTERM or SIGINT; a second one cuts what still runs. Blocks. `on_stopping` is told how many
+    seconds the running requests have, and how many there are."""
     if sys.platform == "win32":
-        asyncio.run(_serve(config, on_ready))
+        asyncio.run(_serve(config, on_ready, on_stopping))
     else:
         import uvloop
 
-        uvloop.run(_serve(config, on_ready))
+        uvloop.run(_serve(config, on_ready, on_stopping))
 
 
-async def _serve(config: Config, on_ready: Callable[[Ready], object]) -> None:
+async def _serve(
+    config: Config, on_ready: Callable[[Ready], object], on_stopping: Callable[[float, int], object]
+) -> None:
     make_room(config.max_connections)
     portico = Portico(config, os.environ)
     received: asyncio.Queue[int] = asyncio.Queue()
@@ -147,13 +157,23 @@ async def _serve(config: Config, on_ready: Callable[[Ready], object]) -> None:
             await asyncio.gather(starting, return_exceptions=True)
             return
         on_ready(await starting)
+        settle_memory()
         await told
+        on_stopping(config.shutdown_timeout, portico.meters.in_flight)
         stopping = asyncio.ensure_future(portico.stop())
         again = asyncio.ensure_future(received.get())
         await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
         portico.listener.cut()
         await stopping
+
+
+def settle_memory() -> None:
+    """What has been loaded until now stays: the collector need not look through it again and again, and
+    need not come every 700 objects, of which a busy server makes and drops a million a second."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # ---- what it serves ----------------------------------------------------------------------------
@@ -171,6 +191,7 @@ async def configured(config: Config, library: Library) -> list[ModelSpec]:
     """The models named in the config; none named: those of the engine's URL, else the bundled one."""
     if config.models:
         specs = [await asyncio.to_thread(configure, entry, config, library) for entry in config.models]
+        specs = [await with_context(spec) if spec.engine == "remote" else spec for spec in specs]
     elif config.engine and config.engine.startswith(_REMOTE):
         offered = await remote.models(config.engine, config.engine_api_key)
         if not offered:
@@ -183,6 +204,20 @@ async def configured(config: Config, library: Library) -> list[ModelSpec]:
         first = specs[0]
         specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
     return specs
+
+
+async def with_context(spec: ModelSpec) -> ModelSpec:
+    """What the other server says of its model's context, so that listings can. One that does not answer now may
+    do so later: it is asked again when the model is."""
+    if spec.facts.context is not None:
+        return spec
+    try:
+        async with asyncio.timeout(_ASKED_SECONDS):
+            offered = await remote.models(spec.source, spec.api_key)
+    except (EngineError, TimeoutError):
+        return spec
+    context = next((model.context for model in offered if model.id == spec.served_name), None)
+    return msgspec.structs.replace(spec, facts=msgspec.structs.replace(spec.facts, context=context))
 
 
 def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
@@ -259,6 +294,16 @@ def _read(path: Path) -> str:
         raise ConfigError(f"chat template {path} cannot be read: {error}") from error
 
 
+def elsewhere(spec: ModelSpec) -> ModelFile:
+    """A model named at the start, for the library: presets and copies can be made of it, though its weights
+    are on another server or in a file of the user's own."""
+    facts = msgspec.structs.replace(spec.facts, digest=spec.facts.digest or stand_in(spec))
+    name = names.canonical(spec.name)
+    return ModelFile(
+        name=name, origin="elsewhere", path=spec.source, runs=spec.name, facts=facts, weights=facts
+    )
+
+
 class Shelf:
     """What the library holds, as the gateway serves it. Presets of one model share its spec, so that they
     share its engine."""
@@ -286,7 +331,7 @@ class Shelf:
 
 
 def preset(model: ModelFile) -> Preset | None:
-    if not model.parent:
+    if not model.made:
         return None
     parameters = dict(model.parameters)
     return Preset(

@@ -180,9 +180,9 @@ class Child:
             line, newline, rest = first.partition(b"\n")
             if newline:
                 self._tell(self._announced, line.decode("utf-8", "replace"))
-            while rest:
-                self.log.write(rest)
-                rest = os.read(pipe.fileno(), 65536)
+            self.log.write(rest)
+            while piece := os.read(pipe.fileno(), 65536):
+                self.log.write(piece)
 
     def _watch(self, greeting: bytes, readers: Sequence[threading.Thread]) -> None:
         lifeline = self._process.stdin

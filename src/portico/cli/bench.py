@@ -54,7 +54,7 @@ def bench(
     """Measure the server at URL: time to first token, time per token, tokens a second.
 
     Any server that speaks OpenAI's or Ollama's API; without a URL, the one the other commands use.
-    A request before each row warms it up and does not count.
+    PORTICO_API_KEY is sent as the key. A request before each row warms it up and does not count.
 
     \b
     portico bench

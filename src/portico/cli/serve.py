@@ -156,7 +156,7 @@ def serve(
     if end_with_stdin:
         _end_with_stdin()
     try:
-        inprocess.serve(config, on_ready=told.ready)
+        inprocess.serve(config, on_ready=told.ready, on_stopping=told.stopping)
     finally:
         told.end()
     return 0
@@ -183,6 +183,8 @@ class _Start:
 
     def ready(self, ready: Ready) -> None: ...
 
+    def stopping(self, grace: float, running: int) -> None: ...
+
     def end(self) -> None: ...
 
 
@@ -202,6 +204,9 @@ class _Events(_Start):
             endpoints={"ollama": url, "openai": f"{url}/v1"},
             models=list(ready.models),
         )
+
+    def stopping(self, grace: float, running: int) -> None:
+        self._tell("server_stopping", grace_s=grace, requests_in_flight=running)
 
     def end(self) -> None:
         if self._number:
@@ -244,6 +249,13 @@ class _Lines(_Start):
         self._screen.say(f"Ready.  OpenAI {url}/v1   Ollama {url}   {reach}")
         elsewhere = "" if url == "http://127.0.0.1:11434" else f" --host {url.removeprefix('http://')}"
         self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
+
+    def stopping(self, grace: float, running: int) -> None:
+        if running:
+            what = "request" if running == 1 else "requests"
+            self._screen.say(
+                f"Stopping: {running} {what} may take {units.duration(grace)} to finish.  Again: stop now"
+            )
 
     def end(self) -> None:
         self._wait.over()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from portico.dialects.openai.spelling import ANY, Spelling
+from portico.dialects.spelling import ANY, Spelling
 from portico.messages import ChatRequest, Value
 
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio

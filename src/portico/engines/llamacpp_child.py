@@ -5,6 +5,7 @@ Run as a script by its path, not with -m: it imports nothing of ours, because th
 JSON with its address to stdout, and serves until it is killed or its parent is gone.
 """
 
+import faulthandler
 import json
 import os
 import sys
@@ -45,12 +46,11 @@ def divert_output() -> int:
 
 def be_expendable() -> None:
     """A crash must be over at once, and it is the engine that goes when memory runs out, not the server."""
-    import faulthandler
-
     faulthandler.enable()  # a segmentation fault says nothing by itself
     os.environ["GGML_NO_BACKTRACE"] = "1"  # an assertion would start gdb: measured, 2.6 s until the end
-    # Threads that wait for each other spin for milliseconds by default, which starves the server on a small
-    # machine: measured on two busy cores, 500 to 3,800 tokens/s by chance, against 2,000 to 3,200 with this.
+    # Threads that wait for each other spin for milliseconds by default, and take the cores from whoever they
+    # wait for: measured on two cores with others at work, 500 to 3,800 tokens/s by chance, against 2,000 to
+    # 3,200 with this; on quiet cores it is the same.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if sys.platform != "win32":
         import resource
@@ -129,10 +129,10 @@ def main() -> None:
     try:
         server = xllamacpp.Server(parameters(start))
     except RuntimeError as error:
-        # It says only that it failed; the reason is in the log before this line.
-        sys.stderr.write(f"{error}\n")
-        sys.stderr.flush()
-        os._exit(1)  # not sys.exit: taking half a server apart may block
+        # It says only that it failed. The reason is still with llama.cpp's logging thread, which writes it when
+        # the process ends in order; taking half a server apart may also block, so that has a limit.
+        faulthandler.dump_traceback_later(2.0, exit=True)
+        sys.exit(str(error))
     announced = {"ready": True, "address": server.listening_address}
     os.write(announcements, json.dumps(announced).encode() + b"\n")
     threading.Event().wait()  # `server` must live: its end waits 30 s for open streams

@@ -91,7 +91,7 @@ class Gateway:
             request.gone = True
 
     def _tag(self, request: Request) -> str:
-        asked = request.header(b"x-request-id")
+        asked = request.headers.get(b"x-request-id")
         if asked is not None and _TAG.fullmatch(asked):
             return asked.decode()
         return f"{self._prefix}-{next(self._numbers):x}"

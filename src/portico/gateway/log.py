@@ -69,7 +69,8 @@ class RequestLog:
 
     def _as_text(self, tag: str, method: str, path: str, status: int, account: Account, note: str) -> bytes:
         took = (time.perf_counter_ns() - account.started) / 1e9
-        pieces = [time.strftime("%H:%M:%S"), str(status), tag, account.route or f"{method} {path}"]
+        what = account.route.rpartition("/")[2] or account.route if account.model else f"{method} {path}"
+        pieces = [time.strftime("%H:%M:%S"), str(status), tag, what]
         if account.model:
             pieces.append(account.model)
         usage = account.usage

@@ -62,11 +62,12 @@ class ModelSums:
             self.input_tokens += usage.input_tokens
             self.output_tokens += usage.output_tokens
             tokens = usage.output_tokens
+        ended = account.last
         if first:
             self.first.add((first - started) * 1e-9)
-            if tokens > 1 and account.last > first:
-                self.per_token.add((account.last - first) * 1e-9 / (tokens - 1))
-        self.duration.add((time.perf_counter_ns() - started) * 1e-9)
+            if tokens > 1 and ended > first:
+                self.per_token.add((ended - first) * 1e-9 / (tokens - 1))
+        self.duration.add(((ended or time.perf_counter_ns()) - started) * 1e-9)
 
 
 class Meters:

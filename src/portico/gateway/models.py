@@ -129,10 +129,10 @@ class Models:
                 )
                 for spec in self.configured
             }
-            own = {spec.name: spec for spec in self.configured}
             for served in self._shelf():
-                if served.spec.name in own:  # a preset of a model named at the start runs on that very engine
-                    served = msgspec.structs.replace(served, spec=own[served.spec.name], refusal=None)
+                if own := known.get(names.canonical(served.spec.name)):
+                    # A preset of a model named at the start runs on that very engine.
+                    served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
                 known.setdefault(served.name, served)
             self._known = known
         return self._known

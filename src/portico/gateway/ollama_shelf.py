@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,11 +13,10 @@ import msgspec
 from portico.dialects import body as bodies
 from portico.dialects import ollama
 from portico.engines.supervisor import Supervisor
-from portico.errors import InvalidRequest, PorticoError, Unsupported
+from portico.errors import InvalidRequest, ModelNotFound, PorticoError, Unsupported
 from portico.gateway import ollama_shapes as shapes
 from portico.gateway.models import Models, Served, bare
-from portico.library.library import Library
-from portico.library.show import model_info
+from portico.library import Library, model_info
 from portico.messages import Message
 from portico.web import Request, Route
 from portico.web.request import JSON_TYPE
@@ -149,22 +149,25 @@ class ShelfRoutes:
         await self._progress(request, self._pulled(name), stream=asked.stream is not False)
 
     async def _pulled(self, name: str) -> AsyncIterator[shapes.Status]:
-        """A model that is there already ends quickly with success: codex pulls whatever it does not see in
-        the listing under the very name it was told."""
+        """A model that is there already ends quickly with success, also offline: codex pulls whatever it does
+        not see in the listing under the very name it was told."""
         try:
-            self._models.resolve(name)
-            there = True
-        except PorticoError:
-            there = False
+            served = self._models.resolve(name)
+        except ModelNotFound:
+            wanted: str | None = name
+        else:
+            wanted = None if served.spec in self._models.configured else served.name
         yield shapes.Status(status="pulling manifest")
-        if not there:
-            async for progress in self._library.pull(name):
-                yield shapes.Status(
-                    status=progress.status,
-                    digest=progress.digest or "",
-                    total=progress.total or 0,
-                    completed=progress.completed or 0,
-                )
+        if wanted is not None:
+            async with aclosing(self._library.pull(wanted)) as steps:
+                async for progress in steps:
+                    if progress.status not in ("pulling manifest", "success"):
+                        yield shapes.Status(
+                            status=progress.status,
+                            digest=progress.digest or "",
+                            total=progress.total or 0,
+                            completed=progress.completed or 0,
+                        )
             self._models.refresh()
         yield shapes.Status(status="success")
 

@@ -48,7 +48,7 @@ class OpenAIRoutes:
         stream_it = bool(seen.stream)
         served = self._serving.models.resolve(seen.model)
         async with self._serving.replica(request, served) as replica:
-            if replica.abilities.relays and served.preset is None and is_plain(body):
+            if replica.abilities.relays and served.preset is None and is_plain(body, seen):
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
                     body,
@@ -159,21 +159,14 @@ class OpenAIRoutes:
             await request.answer(200, msgspec.json.encode(answer))
 
 
-def is_plain(body: bytes) -> bool:
+def is_plain(body: bytes, seen: openai.Peek) -> bool:
     """Nothing in a chat has to be put differently for an engine: no role or field that only some know, no
-    image in a form that only some accept. Words that merely occur in a text stand there with escaped quotes."""
-    return not any(quirk in body for quirk in _QUIRKS)
-
-
-_QUIRKS = (
-    b'"developer"',
-    b'"functions"',
-    b'"function_call"',
-    b'"image_url"',
-    b'"reasoning"',
-    b'"reasoning_content"',
-    b'"allowed_tools"',
-)
+    image in a form that only some accept. What merely occurs in a text stands there with escaped quotes."""
+    if seen.functions is not None or seen.function_call is not None or seen.reasoning is not None:
+        return False
+    if seen.tool_choice is not None and b'"allowed_tools"' in body:
+        return False
+    return not (b'"developer"' in body or b'"image_url"' in body or b'"reasoning' in body)
 
 
 def _post(

@@ -25,9 +25,7 @@ WINDOW: Final = 256 * 1024
 MAX_HEADER: Final = 512 * 1024 * 1024  # the largest known, with two big vocabularies, have 20 MB
 MAX_KEYS: Final = 4096  # a model has 20 to 60
 MAX_TENSORS: Final = 65_536  # a model has 100 to 3,000
-MAX_ELEMENTS: Final = (
-    1 << 23
-)  # strings stepped over in one file; the largest vocabularies with merges have 800,000
+MAX_ELEMENTS: Final = 1 << 21  # texts in arrays; the largest vocabularies have 800,000
 MAX_STRING: Final = 1 << 20  # longer texts are stepped over; the longest chat templates have 40 KB
 MAX_KEPT: Final = 16 * 1024 * 1024  # of texts altogether
 MAX_NAME: Final = 1024

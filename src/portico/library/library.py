@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,6 +108,12 @@ class Library:
         if model.origin != "path" or model.facts.format != "gguf":
             return model.facts.digest or ""
         return await asyncio.to_thread(self._ledger.hash, Path(model.path))
+
+    def lend(self, models: Iterable[ModelFile]) -> None:
+        """Models that are served but not kept here, such as those of another server: `copy` and `create` can be
+        made of them. What is made of one that is not lent at a later start is a problem then, not lost."""
+        self._shelf.lent = {model.name: model for model in models}
+        self.refresh()
 
     def refresh(self) -> None:
         """The next listing looks at the disk again."""

@@ -9,7 +9,7 @@ from portico.engines import Facts, ModelSpec
 from portico.errors import Unsupported
 from portico.messages import JSON, Message, Value
 
-Origin = Literal["bundled", "hub", "upload", "ollama", "path"]
+Origin = Literal["bundled", "hub", "upload", "ollama", "path", "elsewhere"]
 
 
 class ModelFile(Value, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ class Shelf:
     ) -> None:
         self._manifests, self._blobs, self._ledger = manifests, blobs, ledger
         self._ollama, self._bundled = ollama, bundled
+        self.lent: dict[str, ModelFile] = {}
 
     def listing(self) -> Listing:
         """Ours, then the bundled one, then Ollama's; of the same name the first."""
@@ -74,8 +75,10 @@ class Shelf:
 
     def _others(self) -> dict[str, Callable[[], ModelFile]]:
         """The models that are not ours to change."""
-        found: dict[str, Callable[[], ModelFile]] = {}
-        if self._bundled is not None:
+        found: dict[str, Callable[[], ModelFile]] = {
+            name: partial(_itself, model) for name, model in self.lent.items()
+        }
+        if self._bundled is not None and canonical(self._bundled.name) not in found:
             found[canonical(self._bundled.name)] = self._bundled_model
         for model in self._ollama.models() if self._ollama else ():
             found.setdefault(model.name, partial(self._ollamas, model))
@@ -224,3 +227,7 @@ def _files_digest(source: FromHub) -> str:
 def _made_digest(weights: str, manifest: Manifest) -> str:
     added = msgspec.structs.replace(manifest, name="", created=0.0, parent="", source=FromName(name=weights))
     return hashlib.sha256(msgspec.json.encode(added)).hexdigest()
+
+
+def _itself(model: ModelFile) -> ModelFile:
+    return model

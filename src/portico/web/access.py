@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from portico.errors import ConfigError, Forbidden, Unauthorized
 from portico.web.request import Request
@@ -59,17 +59,8 @@ class Access:
 
     def check(self, request: Request, *, open_route: bool) -> None:
         """Raises Forbidden (wrong origin or host) or Unauthorized; adds CORS's headers to the answer."""
-        origin = host = key = None
-        for name, value in request.headers:
-            if name == b"host":
-                host = value
-            elif name == b"authorization":
-                if value[:7].lower() == b"bearer ":
-                    key = value[7:].strip()
-            elif name == b"x-api-key":
-                key = key or value
-            elif name == b"origin":
-                origin = value
+        headers = request.headers
+        origin, host = headers.get(b"origin"), headers.get(b"host")
         if origin is not None:
             if not self.allows_origin(origin.decode("latin-1"), host):
                 raise Forbidden("")
@@ -80,7 +71,7 @@ class Access:
                 raise Forbidden("")
             if len(self._good_hosts) < _REMEMBERED:
                 self._good_hosts.add(host)
-        if self._keys and not open_route and not self._knows(key):
+        if self._keys and not open_route and not self._knows(_key(headers)):
             raise Unauthorized
 
     def preflight(self) -> list[tuple[bytes, bytes]]:
@@ -121,6 +112,14 @@ class Access:
         except ValueError:
             return False
         return address.is_loopback or address.is_private or address.is_unspecified
+
+
+def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The key a caller sent, as `Authorization: Bearer KEY` or `x-api-key: KEY`."""
+    bearer = headers.get(b"authorization", b"")
+    if bearer[:7].lower() == b"bearer ":
+        return bearer[7:].strip()
+    return headers.get(b"x-api-key")
 
 
 def _origin_pattern(origin: str) -> re.Pattern[str]:

@@ -37,13 +37,13 @@ class Answer(NamedTuple):
 class Reply:
     """A reply whose head has arrived. Close it: `read()` to the end does, `close()` ends it at once."""
 
-    __slots__ = ("_connection", "_pieces", "_size", "_waiter", "complete", "error", "headers", "status")
+    __slots__ = ("_connection", "_pieces", "_size", "complete", "error", "headers", "status", "waiter")
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self._pieces: list[bytes] = []
         self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
@@ -66,7 +66,9 @@ class Reply:
                 return b""
             if self.error is not None:
                 raise self.error
-            await self.wait()
+            # Not a method: a stream waits here for every chunk.
+            self.waiter = self._connection.loop.create_future()
+            await self.waiter
         return self._take()
 
     async def read(self) -> bytes:
@@ -83,16 +85,8 @@ class Reply:
         if not self.complete:
             self._connection.abort()
 
-    async def wait(self) -> None:
-        """Until something happens: bytes, the end, or an error."""
-        self._waiter = waiter = self._connection.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-
     def wake(self) -> None:
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -324,7 +318,9 @@ class _Connection(asyncio.Protocol):
             while not reply.status:
                 if reply.error is not None:
                     raise reply.error
-                await reply.wait()
+                reply.waiter = self.loop.create_future()
+                await reply.waiter
+            reply.waiter = None
         except BaseException:
             self.abort()
             raise

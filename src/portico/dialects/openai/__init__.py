@@ -18,9 +18,9 @@ from portico.dialects.openai.errors import error_body, read_error
 from portico.dialects.openai.reading import read_chat, read_completion, read_embedding
 from portico.dialects.openai.relaying import peek, relay_body
 from portico.dialects.openai.replies import ChatWriter, CompletionWriter
-from portico.dialects.openai.spelling import ANY, LLAMACPP, VLLM, Spelling
 from portico.dialects.openai.wire import Peek
 from portico.dialects.openai.writing import write_chat, write_completion, write_embedding
+from portico.dialects.spelling import ANY, LLAMACPP, VLLM, Spelling
 
 __all__ = [
     "ANY",

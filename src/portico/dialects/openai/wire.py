@@ -183,6 +183,10 @@ class Peek(Settings, kw_only=True, gc=False):
     tools: list[Raw] | None = None
     logprobs: bool | Number | None = None
     top_logprobs: Number | None = None
+    functions: Any = None
+    function_call: Any = None
+    reasoning: Any = None
+    tool_choice: Any = None
 
     @property
     def include_usage(self) -> bool:

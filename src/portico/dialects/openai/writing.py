@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from portico.dialects import body
 from portico.dialects.openai import conversation, wire
-from portico.dialects.openai.spelling import ANY, Spelling
+from portico.dialects.spelling import ANY, Spelling
 from portico.messages import (
     ChatRequest,
     CompletionRequest,

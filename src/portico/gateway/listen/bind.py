@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 
-from portico.errors import ConfigError
+from portico.errors import CannotListen
 
 BACKLOG = 2048
 _TAKEN = (errno.EADDRINUSE, errno.EACCES) if sys.platform == "win32" else (errno.EADDRINUSE,)
@@ -20,13 +20,13 @@ _ANSWER_WITHIN = 1.0  # seconds the holder of a port has to say who it is
 async def bind(host: str, port: int) -> list[socket.socket]:
     """Listening sockets for `host`: both loopback addresses for localhost, IPv4 too for `::`.
 
-    Port 0 takes a free one, the same on each. Raises ConfigError with what to do.
+    Port 0 takes a free one, the same on each. Raises CannotListen with what to do.
     """
     try:
         addresses = await _resolve(host, port)
         return _listen(addresses, port)
     except OSError as error:
-        raise ConfigError(await _reason(host, port, error)) from error
+        raise CannotListen(await _reason(host, port, error)) from error
 
 
 async def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:

@@ -56,7 +56,7 @@ class Listener:
         self._ended = asyncio.Event()
 
     async def start(self) -> tuple[str, int]:
-        """Listens from now on; the host and port of the first socket. Raises ConfigError with what to do."""
+        """Listens from now on; the host and port of the first socket. Raises CannotListen with what to do."""
         loop = asyncio.get_running_loop()
         sockets = self._given or await bind(self._config.host, self._config.port)
         config = _uvicorn_config(self._app)

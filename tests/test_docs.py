@@ -1,0 +1,131 @@
+"""What the documents say is so: their code runs, their settings load, their list of routes is the server's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from live_server import LiveServer, plain_environment
+from portico.config_file import load
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+COMPATIBILITY = ROOT / "docs" / "compatibility.md"
+
+
+def blocks(*languages: str) -> list[object]:
+    """Every fenced block of a language, named by its document and line."""
+    found: list[object] = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            if match[1] in languages:
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(pytest.param(match[2], id=f"{document.name}:{line}"))
+    return found
+
+
+def run(command: list[str], server: LiveServer, folder: Path) -> str:
+    environ = plain_environment(folder, OLLAMA_HOST=server.url, PORTICO_HOST=server.url)
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=folder, env=environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code: str, server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(code.replace("127.0.0.1:11434", f"127.0.0.1:{server.port}"))
+    assert run([sys.executable, "example.py"], server, tmp_path).strip()
+
+
+@pytest.mark.parametrize("code", blocks("sh", "bash"))
+def test_shell(code: str, server: LiveServer, tmp_path: Path) -> None:
+    shell = shutil.which("bash")
+    if shell is None or ("curl" in code and shutil.which("curl") is None):
+        pytest.skip("bash or curl is not installed")
+    script = code.replace("127.0.0.1:11434", f"127.0.0.1:{server.port}")
+    said = run([shell, "-euc", script], server, tmp_path)
+    assert said.strip() and '"error"' not in said
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_settings(text: str, tmp_path: Path) -> None:
+    (tmp_path / "portico.toml").write_text(text)
+    load(tmp_path / "portico.toml", {"HOME": str(tmp_path)}, {})
+
+
+def test_links_lead_somewhere() -> None:
+    broken = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert broken == []
+
+
+def test_files_and_commands_that_are_named_exist() -> None:
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", text))
+    assert len(named) > 15
+    missing = {
+        path for path in named if not (ROOT / "src/portico" / path).exists() and not (ROOT / path).exists()
+    }
+    assert missing == set()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"^    make ([\w-]+)", readme, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+# ---- the list of routes
+
+
+def listed_routes() -> dict[str, str]:
+    """`GET /api/tags` -> works, differs or not there."""
+    text = COMPATIBILITY.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `((?:GET|POST|DELETE) /[^`]*)` \| ([\w ]+) \|", text, re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a route stands there twice"
+    return dict(rows)
+
+
+def test_every_served_route_is_listed_and_no_other(server: LiveServer) -> None:
+    paths = server.ask("GET", "/openapi.json")["paths"]
+    served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+    listed = {route for route, state in listed_routes().items() if state != "not there"}
+    assert served - listed == set(), "served and not on the page"
+    assert listed - served == set(), "on the page and not served"
+
+
+def test_what_is_not_there_is_404(server: LiveServer) -> None:
+    absent = [route for route, state in listed_routes().items() if state == "not there"]
+    assert absent
+    for route in absent:
+        method, _, path = route.partition(" ")
+        with pytest.raises(HTTPError) as caught:
+            server.ask(method, path, {"model": server.model})
+        assert caught.value.code == 404, route
+        assert b"error" in caught.value.read()
+        caught.value.close()
+
+
+def test_every_row_has_a_state_and_what_differs_says_how() -> None:
+    text = COMPATIBILITY.read_text(encoding="utf-8")
+    rows = [row for row in text.splitlines() if row.startswith("| ") and "| state |" not in row]
+    assert len(rows) > 80
+    for row in rows:
+        _, _, state, note, _ = (cell.strip() for cell in row.split("|"))
+        assert state in ("works", "differs", "not there"), row
+        assert note or state == "works", row

@@ -1,0 +1,143 @@
+"""create, copy and delete over the wire: on the bundled model, an uploaded file, and another server's model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import httpx2
+import pytest
+
+from gguf_edit import TINY
+from live_server import LiveServer, serve
+from scripted_answers import CHAT
+from scripted_upstream import ScriptedUpstream
+
+_direct = build_opener(ProxyHandler({})).open
+
+
+def names(server: LiveServer) -> list[str]:
+    return [model["name"] for model in server.ask("GET", "/api/tags")["models"]]
+
+
+def test_a_preset_of_another_servers_model(gateway: LiveServer, upstream: ScriptedUpstream) -> None:
+    made = {
+        "model": "pirate",
+        "from": gateway.model,
+        "system": "Talk like a pirate.",
+        "parameters": {"temperature": 0.25, "stop": ["Arr"]},
+        "messages": [{"role": "user", "content": "Ahoy?"}, {"role": "assistant", "content": "Ahoy!"}],
+        "stream": False,
+    }
+    assert gateway.ask("POST", "/api/create", made) == {"status": "success"}
+    try:
+        shown = gateway.ask("POST", "/api/show", {"model": "pirate"})
+        assert shown["system"] == "Talk like a pirate."
+        assert "temperature" in shown["parameters"]
+        assert shown["details"]["parent_model"].startswith(gateway.model)
+        chat = {"model": "pirate", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+        assert gateway.ask("POST", "/api/chat", chat)["done"]
+        sent = upstream.last(CHAT)
+        assert [message["content"] for message in sent["messages"]] == [
+            "Talk like a pirate.",
+            "Ahoy?",
+            "Ahoy!",
+            "Hi",
+        ]
+        assert (sent["model"], sent["temperature"], sent["stop"]) == ("mock-model", 0.25, ["Arr"])
+        # What the caller says wins; OpenAI's clients get the preset too.
+        own = {
+            **chat,
+            "messages": [{"role": "system", "content": "Plain."}, *chat["messages"]],
+            "temperature": 1,
+        }
+        assert gateway.ask("POST", "/v1/chat/completions", own)["choices"]
+        sent = upstream.last(CHAT)
+        assert sent["messages"][0]["content"] == "Plain."
+        assert sent["temperature"] == 1
+    finally:
+        gateway.ask("DELETE", "/api/delete", {"model": "pirate"})
+    assert not any(name.startswith("pirate") for name in names(gateway))
+
+
+def test_a_preset_shares_the_engine_of_its_model(server: LiveServer) -> None:
+    server.ask(
+        "POST", "/api/create", {"model": "brief", "from": server.model, "system": "x", "stream": False}
+    )
+    try:
+        pid = server.health()["engines"][0]["pid"]
+        chat = {
+            "messages": [{"role": "user", "content": "Hi"}],
+            "options": {"num_predict": 2},
+            "stream": False,
+        }
+        for model in ("brief", server.model, "brief:latest", "BRIEF"):
+            assert server.ask("POST", "/api/chat", {"model": model, **chat})["model"] == model
+        assert [engine["pid"] for engine in server.health()["engines"]] == [pid]
+    finally:
+        server.ask("DELETE", "/api/delete", {"model": "brief"})
+
+
+def test_presets_outlive_the_server(tmp_path: Path) -> None:
+    with serve(tmp_path / "server") as first:
+        first.ask("POST", "/api/create", {"model": "kept", "from": "default", "system": "S", "stream": False})
+        first.ask("POST", "/api/copy", {"source": "kept", "destination": "copied"})
+        first.process.kill()  # nothing is written at the end
+    with serve(tmp_path / "server") as second:
+        assert {"kept:latest", "copied:latest"} <= set(names(second))
+        assert second.ask("POST", "/api/show", {"model": "copied"})["system"] == "S"
+
+
+def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:
+    """Also one larger than the limit on bodies, which is for what is held in memory."""
+    raw = TINY.read_bytes()
+    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    with serve(tmp_path / "server", "--max-body-bytes", "1000") as own:
+        blob = f"{own.url}/api/blobs/{digest}"
+        assert httpx2.head(blob).status_code == 404
+        assert httpx2.post(blob, content=raw).status_code == 201
+        assert httpx2.head(blob).status_code == 200
+        assert httpx2.post(blob, content=raw).status_code == 200
+        wrong = httpx2.post(f"{own.url}/api/blobs/sha256:{'0' * 64}", content=b"something else")
+        assert wrong.status_code == 400
+        assert "digest mismatch" in wrong.json()["error"]
+        own.ask("POST", "/api/create", {"model": "mine", "files": {"m.gguf": digest}, "stream": False})
+        chat = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+        assert own.ask("POST", "/api/chat", chat)["done"]
+        assert httpx2.post(own.url + "/api/chat", json={**chat, "padding": "x" * 2000}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"model": "x", "from": "nobody"}, 404, "not found"),
+        ({"model": "x", "from": "default", "parameters": {"temperature": "hot"}}, 400, "temperature"),
+        ({"model": "x", "files": {"a.gguf": "sha256:" + "1" * 64}}, 400, "not uploaded"),
+        ({"model": "x", "from": "default", "quantize": "q4_0"}, 400, "quantize"),
+        ({"from": "default"}, 400, "model is required"),
+        ({"model": "a b", "from": "default"}, 400, "invalid model name"),
+    ],
+)
+def test_what_cannot_be_created_says_why(server: LiveServer, body: object, status: int, words: str) -> None:
+    with pytest.raises(HTTPError) as caught:
+        server.ask("POST", "/api/create", body)
+    assert caught.value.code == status
+    assert words in json.loads(caught.value.read())["error"]
+
+
+def test_the_bundled_model_stays(server: LiveServer) -> None:
+    with pytest.raises(HTTPError) as caught:
+        server.ask("DELETE", "/api/delete", {"model": server.model})
+    assert caught.value.code == 400
+    assert server.ask("POST", "/api/chat", {"model": server.model})["done_reason"] == "load"
+
+
+def test_a_model_that_is_there_is_quickly_pulled(server: LiveServer) -> None:
+    request = Request(f"{server.url}/api/pull", json.dumps({"model": server.model}).encode())
+    with _direct(request, timeout=30) as reply:
+        lines = [json.loads(line) for line in reply]
+    assert lines[0] == {"status": "pulling manifest"}
+    assert lines[-1] == {"status": "success"}
