@@ -25,7 +25,11 @@ def rss(pid: int) -> int:
 
 def post(path: str, body: dict[str, object]) -> bytes:
     raw = json.dumps(body).encode()
-    return b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(raw), raw)
+    return b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b" % (
+        path.encode(),
+        len(raw),
+        raw,
+    )
 
 
 def is_quiet(server: LiveServer) -> bool:
@@ -41,7 +45,11 @@ def is_quiet(server: LiveServer) -> bool:
 def test_a_crowd_leaves_nothing_behind(tmp_path: Path) -> None:
     with serve(tmp_path / "server", "--log-level", "error") as own:
         pid = own.process.pid
-        chat = {"model": own.model, "messages": [{"role": "user", "content": "Hello!"}], "options": {"num_predict": 4}}
+        chat = {
+            "model": own.model,
+            "messages": [{"role": "user", "content": "Hello!"}],
+            "options": {"num_predict": 4},
+        }
         crowd = Crowd(own.port, post("/api/chat", chat))
         asyncio.run(crowd.come(400))  # what is loaded and grown at the first requests
         wait_until(lambda: is_quiet(own), seconds=30, what="the first callers are gone")

@@ -30,6 +30,7 @@ from portico.messages import (
     Usage,
     Used,
 )
+from portico.web import Account
 
 ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
 
@@ -111,7 +112,7 @@ async def test_joined_streams_are_choices_with_one_usage() -> None:
         return open
 
     joined = Joined([opener(stream) for stream in streams], per_prompt=2)  # type: ignore[misc]
-    result = await assemble(joined)
+    result = await assemble(joined, Account())
     assert [choice.text for choice in result.choices] == ["one", "two", "xyz", ""]
     assert [choice.index for choice in result.choices] == [0, 1, 2, 3]
     assert result.usage == Usage(input_tokens=10, output_tokens=12, cached_tokens=2)

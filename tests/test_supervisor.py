@@ -390,6 +390,17 @@ async def test_a_dead_engine_is_replaced_for_the_next_caller() -> None:
 
 
 @in_virtual_time
+async def test_who_waited_for_a_busy_engine_that_died_goes_on() -> None:
+    world = World()
+    await world.ask(spec(context=100))
+    other = world.ask(spec(context=200))
+    await settled()
+    world.engine.replicas[0].crash()
+    assert world.state() == "starting"  # whoever looks notices
+    assert (await other).replica.context == 200
+
+
+@in_virtual_time
 async def test_an_engine_that_keeps_dying_is_restarted_ever_later() -> None:
     world = World()
     loop, waited = asyncio.get_running_loop(), []

@@ -63,7 +63,8 @@ def test_local_pages_and_applications_may_ask(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example"]
+    "origin",
+    ["https://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example"],
 )
 def test_foreign_pages_may_not(origin: str) -> None:
     with pytest.raises(Forbidden):
@@ -91,7 +92,8 @@ def test_an_impossible_origin_is_a_config_error(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:11434", "127.0.0.1", "[::1]:11434", "a.localhost", "nas.local", "10.0.0.3:80", "0.0.0.0"]
+    "host",
+    ["localhost:11434", "127.0.0.1", "[::1]:11434", "a.localhost", "nas.local", "10.0.0.3:80", "0.0.0.0"],
 )
 def test_local_hosts_pass_on_loopback(host: str) -> None:
     Access(loopback=True).check(asked(host=host), open_route=False)

@@ -15,10 +15,13 @@ class Spelling(Value, frozen=True, kw_only=True):
     """Names of the repetition penalty."""
     schema_in_completions: Literal["response_format", "json_schema"] = "response_format"
     """The field of a raw completion that holds the schema of its answer."""
+    compact_schemas: bool = False
+    """Its grammars allow white space between any two tokens of JSON, and a small model may then write nothing
+    else until its limit (measured: 8 % of forced calls). `x-guidance` at the schema's root forbids that."""
     effort_in_template: bool = True
     """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
 
 
 ANY = Spelling()
 VLLM = Spelling(repetition=("repetition_penalty",), effort_in_template=False)
-LLAMACPP = Spelling(repetition=("repeat_penalty",), schema_in_completions="json_schema")
+LLAMACPP = Spelling(repetition=("repeat_penalty",), schema_in_completions="json_schema", compact_schemas=True)

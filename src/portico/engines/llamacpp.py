@@ -103,6 +103,14 @@ class LlamaReplica(TokenRoutes):
         self.served_name = spec.served_name or spec.name
         self.pid: int | None = child.pid
 
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        try:
+            return await super().detokenize(tokens)
+        except UpstreamFailed as error:
+            if "range_check" not in str(error):
+                raise
+            raise InvalidRequest("A token id is beyond the model's vocabulary.", param="tokens") from None
+
     def died(self) -> str | None:
         code = self.child.exit_code
         return None if code is None else last_words(self.child.log, code)

@@ -99,7 +99,9 @@ class Supervisor:
 
     def states(self) -> tuple[ReplicaStatus, ...]:
         """Every model that was asked for so far, from memory."""
-        self._notice_deaths()
+        died = [model for model in self._models.values() if self._notice_death(model)]
+        if died:
+            self._advance()  # somebody may have been waiting for it to become idle
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
 
@@ -265,18 +267,15 @@ class Supervisor:
             model.gone()
             self._advance()
 
-    def _notice_deaths(self) -> None:
-        for model in self._models.values():
-            self._notice_death(model)
-
-    def _notice_death(self, model: Model) -> None:
-        """A replica that died is counted and cleared away; who waits gets another when `retry_at` comes."""
+    def _notice_death(self, model: Model) -> bool:
+        """A replica that died is counted and cleared away; who waits gets another when `retry_at` comes.
+        True if it did: then what is to be done has changed."""
         run = model.run
         if run is None or model.state != "ready":
-            return
+            return False
         last_words = run.replica.died()
         if last_words is None:
-            return
+            return False
         now = self._now()
         model.run, model.open, model.state = None, None, "failed"
         model.error, model.last_words = None, last_words
@@ -285,6 +284,7 @@ class Supervisor:
         model.gone()
         if not self._stopping:
             self._spawn(model.engine.stop(run.replica), f"clear {model.spec.name}")
+        return True
 
     # ---- inside
 
@@ -306,5 +306,6 @@ class Supervisor:
 
     def _rung(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
-        self._notice_deaths()
+        for model in self._models.values():
+            self._notice_death(model)
         self._advance()

@@ -43,6 +43,7 @@ from portico.messages import (
     Usage,
     Used,
 )
+from portico.web import Account
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -74,11 +75,13 @@ class Inference:
             return await self._forced(request, replica)  # (4)
         return await self._ask_chat(request, replica)  # (5)
 
-    async def chat_result(self, request: ChatRequest, replica: Replica) -> Result:
+    async def chat_result(self, request: ChatRequest, replica: Replica, account: Account) -> Result:
         """A whole chat. Engines that see a hang-up are asked for it whole; others stream, and it is put
         together here, so that a caller who leaves stops them."""
         if not replica.abilities.sees_hangup or (request.n > 1 and not replica.abilities.multiple):
-            return await assemble(await self.chat(msgspec.structs.replace(request, stream=True), replica))
+            return await assemble(
+                await self.chat(msgspec.structs.replace(request, stream=True), replica), account
+            )
         check_chat(request, replica)
         return await self._ask_whole(request, replica)
 
@@ -308,11 +311,12 @@ def read_refusal(
     return error
 
 
-async def assemble(stream: Events) -> Result:
-    """The whole of a stream, which is closed."""
+async def assemble(stream: Events, account: Account) -> Result:
+    """The whole of a stream, which is closed. The account is told when its parts arrived."""
     assembler = Assembler()
     try:
         while batch := await stream.batch():
+            account.arrived(len(batch))
             for event in batch:
                 assembler.add(event)
             await asyncio.sleep(0)  # a fast engine must not keep other callers waiting

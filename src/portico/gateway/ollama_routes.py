@@ -51,7 +51,7 @@ class OllamaRoutes:
             if chat.stream:
                 events = await self._serving.inference.chat(chat, replica)
                 return await self._stream(request, events, writer)
-            result = await self._serving.inference.chat_result(chat, replica)
+            result = await self._serving.inference.chat_result(chat, replica, request.account)
             settle(request.account, result)
             now = self._serving.stamps.now()
             await request.answer(200, writer.whole(result, timing(request.account), created_at=now))
@@ -77,7 +77,7 @@ class OllamaRoutes:
                 events = await inference.completion(with_preset(wanted, served), replica)
             if wanted.stream:
                 return await self._stream(request, events, writer, remembered)
-            result = await assemble(events)
+            result = await assemble(events, request.account)
             settle(request.account, result)
             context = await remembered(result.choices[0].text) if remembered and result.choices else ()
             now = self._serving.stamps.now()

@@ -70,7 +70,7 @@ class OpenAIRoutes:
             if chat.stream:
                 events = await self._serving.inference.chat(chat, replica)
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
-            result = await self._serving.inference.chat_result(chat, replica)
+            result = await self._serving.inference.chat_result(chat, replica, request.account)
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 
@@ -96,7 +96,7 @@ class OpenAIRoutes:
             events = await self._serving.inference.completion(completion, replica)
             if completion.stream:
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
-            result = await assemble(events)
+            result = await assemble(events, request.account)
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 

@@ -17,6 +17,7 @@ from portico.messages import (
     ToolChoice,
 )
 
+_COMPACT = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
 _WITH_USAGE = wire.StreamOptions(include_usage=True)
 
 
@@ -51,7 +52,7 @@ def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) ->
         tools=[_tool(tool) for tool in request.tools] or None,
         tool_choice=_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
-        response_format=_format(request.format),
+        response_format=_format(request.format, spelling),
         logprobs=request.logprobs or None,
         top_logprobs=request.top_logprobs if request.logprobs else None,
         reasoning_effort=effort,
@@ -71,10 +72,9 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
     )
     extra = request.sampling.extra
     if request.format is not None and spelling.schema_in_completions == "json_schema":
-        schema = request.format.schema if request.format.kind == "schema" else {"type": "object"}
-        extra = {**extra, "json_schema": schema}
+        extra = {**extra, "json_schema": _schema(request.format, spelling)}
     else:
-        completion.response_format = _format(request.format)
+        completion.response_format = _format(request.format, spelling)
     return body.encode(completion, extra)
 
 
@@ -150,10 +150,17 @@ def _choice(choice: ToolChoice | None) -> str | wire.Choice | None:
     return choice.mode
 
 
-def _format(format: Format | None) -> wire.ResponseFormat | None:
+def _format(format: Format | None, spelling: Spelling) -> wire.ResponseFormat | None:
     if format is None:
         return None
-    if format.kind == "json":
+    if format.kind == "json" and not spelling.compact_schemas:
         return wire.ResponseFormat(type="json_object")
-    schema = wire.JSONSchema(name=format.name, schema=format.schema, strict=format.strict)
+    schema = wire.JSONSchema(name=format.name, schema=_schema(format, spelling), strict=format.strict)
     return wire.ResponseFormat(type="json_schema", json_schema=schema)
+
+
+def _schema(format: Format, spelling: Spelling) -> Any:
+    schema = format.schema if format.kind == "schema" else {"type": "object"}
+    if spelling.compact_schemas and isinstance(schema, dict) and "x-guidance" not in schema:
+        return {**schema, "x-guidance": _COMPACT}
+    return schema
