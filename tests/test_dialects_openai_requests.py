@@ -468,7 +468,20 @@ def test_a_schema_of_a_completion_has_llamacpps_own_name_there() -> None:
     request = completion(response_format={"type": "json_object"})
     assert b'"response_format":{"type":"json_object"}' in openai.write_completion(request, model="m")
     sent = json.loads(openai.write_completion(request, model="m", spelling=openai.LLAMACPP))
-    assert sent == {"json_schema": {"type": "object"}, "model": "m", "prompt": "x"}
+    assert sent.pop("json_schema")["type"] == "object"
+    assert sent == {"model": "m", "prompt": "x"}
+
+
+def test_llamacpps_grammars_leave_no_room_for_white_space() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    sent = sent_to(openai.LLAMACPP, response_format=shape)["response_format"]["json_schema"]["schema"]
+    assert sent["x-guidance"]["whitespace_flexible"] is False
+    assert {**sent, "x-guidance": None} == {**schema, "x-guidance": None}
+    assert (
+        "x-guidance"
+        not in sent_to(openai.VLLM, response_format=shape)["response_format"]["json_schema"]["schema"]
+    )
 
 
 def test_usage_is_always_asked_for_in_a_stream_and_never_otherwise() -> None:

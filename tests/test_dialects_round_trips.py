@@ -34,7 +34,9 @@ from portico.messages import (
 
 CUTS = st.lists(st.integers(0, 10**6), max_size=8)
 AT = "2026-11-21T08:00:00.000000001Z"
-SPELLINGS = st.sampled_from([openai.ANY, openai.VLLM, openai.LLAMACPP])
+# What llama.cpp is told about white space in a schema is not the caller's, and would be read back as his.
+_LLAMACPP = msgspec.structs.replace(openai.LLAMACPP, compact_schemas=False)
+SPELLINGS = st.sampled_from([openai.ANY, openai.VLLM, _LLAMACPP])
 
 
 @given(openai_chats, SPELLINGS)

@@ -18,7 +18,13 @@ import msgspec
 from portico.dialects import openai
 from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
 from portico.engines.tokens import TokenRoutes
-from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamUnreachable
+from portico.errors import (
+    EngineStartFailed,
+    InvalidRequest,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamUnreachable,
+)
 from portico.messages import Value
 from portico.process import Child, Log, launch
 from portico.web import Upstream
