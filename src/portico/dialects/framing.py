@@ -26,6 +26,11 @@ class SSEReader:
         self._pieces: list[bytes] = []  # a line that has begun, without its end
         self._lines: list[bytes] = []  # data lines of the event that has begun
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is kept of what was fed: the next bytes begin an event."""
+        return not self._pieces and not self._lines
+
     def feed(self, data: bytes) -> list[bytes]:
         if self._pieces:
             # Joined only once a line ends: an 8 MB line in small packets would else be copied each time.
