@@ -33,7 +33,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
     """The settings that `serve` was called with; nothing is started."""
     configs: list[Config] = []
 
-    def serve(config: Config, *, on_ready: Callable[[Any], object]) -> None:
+    def serve(config: Config, *, on_ready: Callable[[Any], object], on_stopping: Any) -> None:
         configs.append(config)
         on_ready(Ready())
 
@@ -198,6 +198,7 @@ def test_a_server_whose_stdin_ends_ends(tmp_path: Path, marked: Marked) -> None:
         assert started["event"] == "server_started" and started["models"]
         process.stdin.close()
         assert process.wait(20) == 0
+        assert json.loads(process.stdout.readline())["event"] == "server_stopping"
         assert json.loads(process.stdout.readline())["event"] == "server_stopped"
 
 

@@ -396,8 +396,21 @@ async def test_who_waited_for_a_busy_engine_that_died_goes_on() -> None:
     other = world.ask(spec(context=200))
     await settled()
     world.engine.replicas[0].crash()
-    assert world.state() == "starting"  # whoever looks notices
+    assert world.state() == "failed"  # whoever looks notices
     assert (await other).replica.context == 200
+
+
+@in_virtual_time
+async def test_the_room_of_a_dead_engine_is_given_away_by_whoever_notices() -> None:
+    world = World(max_loaded=1, max_queue=1)
+    held = await world.ask(spec("b"))
+    waiting = world.ask(spec("a"))
+    await settled()
+    world.engine.replicas[0].crash()
+    with pytest.raises(Busy):
+        await world.ask(spec("b"))
+    assert (await waiting).replica.spec.name == "a"
+    held.release()
 
 
 @in_virtual_time

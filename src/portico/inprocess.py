@@ -63,6 +63,7 @@ class Portico:
         keys = config_file.callers_keys(config)
         self.config = config
         self.library = library(config, environ, home)
+        self.log = RequestLog(form=config.log_format, level=config.log_level)
         self.supervisor = Supervisor(
             {
                 "llamacpp": LlamaCpp(
@@ -73,12 +74,12 @@ class Portico:
             max_queue=config.max_queue,
             max_loaded=config.max_loaded_models,
             load_timeout=config.load_timeout,
+            say=self._say,
         )
         self.meters = Meters()
-        self.log = RequestLog(form=config.log_format, level=config.log_level)
         self._extra = tuple(extra)
+        self._up = False
         self._keys = keys
-        self._warm: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Ready:
         """Listens, then loads the models named in the config. Raises ConfigError (a port that is taken),
@@ -110,6 +111,7 @@ class Portico:
         except BaseException:
             await self.stop(grace=0)
             raise
+        self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
             host=host,
@@ -118,9 +120,14 @@ class Portico:
             guarded=bool(self._keys),
         )
 
+    def _say(self, event: str, **facts: object) -> None:
+        """What happens to models, once it is more than the start that `on_ready` tells of."""
+        if self._up:
+            self.log.say(event, **facts)
+
     async def stop(self, grace: float | None = None) -> None:
         """No new requests; running ones get `grace` seconds (default: shutdown_timeout); then the engines."""
-        self.beside.stopping = True
+        self.beside.stopping, self._up = True, False
         await self.listener.stop(grace)
         await self.supervisor.stop()
         self.log.flush()

@@ -48,7 +48,7 @@ CACHE_MIB = 256
 SMALLEST_CONTEXT = 512
 LARGEST_CONTEXT = 1 << 24
 """Tokens. No model has more than ten million; a file that claims it is damaged or wants to fill the memory."""
-FEW_WEIGHTS = 32 << 20
+FEW_WEIGHTS = 16 << 20
 """Bytes. Below, a token takes less time than the cores need to wait for each other at every layer: measured
 with 2.3 million weights, 3,300 tokens/s on one core against 400 to 3,800 on two."""
 _SPLITS_INPUTS = 3  # LLAMA_POOLING_TYPE_LAST: an input may be computed in several batches

@@ -49,9 +49,9 @@ def be_expendable() -> None:
     faulthandler.enable()  # a segmentation fault says nothing by itself
     os.environ["GGML_NO_BACKTRACE"] = "1"  # an assertion would start gdb: measured, 2.6 s until the end
     # Threads that wait for each other spin for milliseconds by default, and take the cores from whoever they
-    # wait for: measured on two cores with others at work, 500 to 3,800 tokens/s by chance, against 2,000 to
-    # 3,200 with this; on quiet cores it is the same.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # wait for. Measured with 83 million weights on two cores: 116 to 127 tokens/s either way on quiet cores;
+    # with others at work 11 to 14 by default and 20 to 29 with this.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if sys.platform != "win32":
         import resource
 

@@ -99,9 +99,7 @@ class Supervisor:
 
     def states(self) -> tuple[ReplicaStatus, ...]:
         """Every model that was asked for so far, from memory."""
-        died = [model for model in self._models.values() if self._notice_death(model)]
-        if died:
-            self._advance()  # somebody may have been waiting for it to become idle
+        self._notice_deaths()
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
 
@@ -267,15 +265,18 @@ class Supervisor:
             model.gone()
             self._advance()
 
-    def _notice_death(self, model: Model) -> bool:
-        """A replica that died is counted and cleared away; who waits gets another when `retry_at` comes.
-        True if it did: then what is to be done has changed."""
+    def _notice_deaths(self) -> None:
+        for model in self._models.values():
+            self._notice_death(model)
+
+    def _notice_death(self, model: Model) -> None:
+        """A replica that died is counted and cleared away; who waits gets another when `retry_at` comes."""
         run = model.run
         if run is None or model.state != "ready":
-            return False
+            return
         last_words = run.replica.died()
         if last_words is None:
-            return False
+            return
         now = self._now()
         model.run, model.open, model.state = None, None, "failed"
         model.error, model.last_words = None, last_words
@@ -284,7 +285,8 @@ class Supervisor:
         model.gone()
         if not self._stopping:
             self._spawn(model.engine.stop(run.replica), f"clear {model.spec.name}")
-        return True
+            # Whoever notices, and whatever becomes of him: others may wait for the room, or for it to be idle.
+            self._loop.call_soon(self._advance)
 
     # ---- inside
 
@@ -306,6 +308,5 @@ class Supervisor:
 
     def _rung(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
-        for model in self._models.values():
-            self._notice_death(model)
+        self._notice_deaths()
         self._advance()

@@ -47,6 +47,8 @@ class RequestLog:
 
     def say(self, event: str, **facts: object) -> None:
         """A line about the server itself, such as an engine that died."""
+        if self._level > 30:
+            return
         if self._json:
             line = msgspec.json.encode({"at": _utc(), "event": event, **facts}) + b"\n"
         else:
