@@ -25,6 +25,7 @@ class FakeReplica:
         self.upstream = Upstream(url)
         self.context = spec.context or spec.facts.context
         self.pid: int | None = number
+        self.turns: asyncio.Semaphore | None = None
         self.serving = 0
         self.stopped = False
         self.last_words: str | None = None

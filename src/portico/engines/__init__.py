@@ -13,6 +13,8 @@ from portico.dialects.spelling import ANY, Spelling
 from portico.messages import ChatRequest, Value
 
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
+    import asyncio
+
     from portico.web import Upstream
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
@@ -104,6 +106,9 @@ class Replica(Protocol):
     context: int | None
     abilities: Abilities
     pid: int | None
+    turns: asyncio.Semaphore | None
+    """How many requests it is given at once; further ones wait here, where a caller who leaves is noticed at
+    once. None: as many as there are."""
 
     async def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         """Token ids of `text`. `special`: with the tokens the model puts before a prompt.

@@ -5,6 +5,8 @@ There is nothing to start or to stop. A replica is a pool of connections, and wh
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from portico.dialects import openai
@@ -48,6 +50,7 @@ class RemoteReplica(TokenRoutes):
 
     abilities = Abilities()
     pid: int | None = None
+    turns: asyncio.Semaphore | None = None
 
     def __init__(self, spec: ModelSpec, upstream: Upstream, context: int | None) -> None:
         self.spec, self.upstream, self.context = spec, upstream, context

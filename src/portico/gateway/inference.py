@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import msgspec
@@ -265,22 +266,29 @@ async def open_completion(request: CompletionRequest, replica: Replica) -> Event
 
 
 async def open_stream(replica: Replica, path: str, body: bytes, reader: Reader) -> Events:
-    """Sends `body` and returns the reply's events. Raises the engine's own error, read."""
+    """Sends `body`, when it is its turn, and returns the reply's events. Raises the engine's own error, read."""
+    if replica.turns is not None:
+        await replica.turns.acquire()
     try:
         reply = await replica.upstream.request("POST", path, body)
-    except (UpstreamClosed, UpstreamUnreachable) as error:
-        raise await obituary(replica, error) from error
-    if reply.status != 200:
-        raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
+        if reply.status != 200:
+            raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
+    except BaseException as error:
+        if replica.turns is not None:
+            replica.turns.release()
+        if isinstance(error, UpstreamClosed | UpstreamUnreachable):
+            raise await obituary(replica, error) from error
+        raise
     return ReplyEvents(reply, reader, replica)
 
 
 async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
-    """The body of a whole reply. Raises the engine's own error, read."""
-    try:
-        answer = await replica.upstream.fetch("POST", path, body)
-    except (UpstreamClosed, UpstreamUnreachable) as error:
-        raise await obituary(replica, error) from error
+    """The body of a whole reply, when it is its turn. Raises the engine's own error, read."""
+    async with replica.turns or nullcontext():
+        try:
+            answer = await replica.upstream.fetch("POST", path, body)
+        except (UpstreamClosed, UpstreamUnreachable) as error:
+            raise await obituary(replica, error) from error
     if answer.status != 200:
         raise read_refusal(replica, answer.status, answer.body, dict(answer.headers).get(b"retry-after"))
     return answer.body

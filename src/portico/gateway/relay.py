@@ -157,8 +157,21 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
     account = request.account
     chunks = Chunks(keep_usage=keep_usage)
     began = False
+    write = request.write_now
+
+    def passed(data: bytes) -> bool:
+        out = chunks.feed(data)
+        if out:
+            account.arrived(chunks.count)
+            return write(out) and chunks.failure is None  # type: ignore[misc]
+        return chunks.failure is None
+
     try:
         while True:
+            if began and write is not None:
+                await reply.pour(passed)
+                if chunks.failure is not None:
+                    raise chunks.failure
             data = await reply.chunk()
             out = chunks.feed(data) if data else chunks.end()
             if out:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from portico.errors import PorticoError, ShuttingDown
-from portico.gateway.streams import Events
+from portico.gateway.streams import Events, ReplyEvents
 from portico.messages import Event, Finished, Result, Used
 from portico.web import Account, Request
 
@@ -31,24 +31,32 @@ async def stream(
     """Writes all events and then what `end` gives. Whatever breaks after the first byte becomes an error
     in the stream, as the dialect has it; before the first byte it is raised, for an honest status."""
     account = request.account
+    write = request.write_now
+
+    def written(batch: Sequence[Event]) -> bytes:
+        account.arrived(len(batch))
+        out = []
+        for event in batch:
+            if isinstance(event, Used):
+                account.usage = event.usage
+            elif isinstance(event, Finished):
+                account.finish = event.finish_reason
+            out.append(writer.write(event))
+        return b"".join(out)
+
+    def passed(batch: Sequence[Event]) -> bool:
+        chunk = written(batch)
+        return write(chunk) if chunk and write is not None else True
+
     try:
         batch = await events.batch()
-        account.arrived(len(batch))
         await request.begin(content_type)
         while batch:
-            out = []
-            for event in batch:
-                if isinstance(event, Used):
-                    account.usage = event.usage
-                elif isinstance(event, Finished):
-                    account.finish = event.finish_reason
-                out.append(writer.write(event))
-            chunk = b"".join(out)
-            if chunk:
+            if chunk := written(batch):
                 await request.write(chunk)
+            if write is not None and isinstance(events, ReplyEvents):
+                await events.pour(passed)
             batch = await events.batch()
-            if batch:
-                account.arrived(len(batch))
         await request.end(await end())
     except PorticoError as error:
         if not request.started:

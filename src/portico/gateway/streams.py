@@ -49,10 +49,11 @@ class Reader(Protocol):
 
 
 class ReplyEvents:
-    """The events of one streamed reply."""
+    """The events of one streamed reply. It has a turn at the replica, which closing gives back."""
 
     def __init__(self, reply: Reply, reader: Reader, replica: Replica) -> None:
         self._reply, self._reader, self._replica = reply, reader, replica
+        self._turns = replica.turns
 
     async def batch(self) -> Sequence[Event]:
         reader = self._reader
@@ -71,8 +72,21 @@ class ReplyEvents:
                     raise await obituary(self._replica, UpstreamClosed(url=self._replica.upstream.url))
                 return ()
 
+    async def pour(self, sink: Callable[[Sequence[Event]], bool]) -> None:
+        """Gives `sink` the events as they arrive, straight from the event loop, until it returns False or the
+        reply has ended; `batch` goes on from there."""
+
+        def read(data: bytes) -> bool:
+            events = self._reader.feed(data)
+            return (sink(events) if events else True) and self._reader.failure is None
+
+        await self._reply.pour(read)
+
     def close(self) -> None:
         self._reply.close()
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.release()
 
 
 async def obituary(replica: Replica, error: EngineError) -> EngineError:

@@ -156,5 +156,11 @@ class Request:
         """A stretch of a streamed answer; waits while the caller reads too slowly."""
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
+    @property
+    def write_now(self) -> Callable[[bytes], bool] | None:
+        """Writes a stretch of a streamed answer without waiting, and says whether there is room for another; None
+        under a server that only has ASGI's `send`."""
+        return self.scope.get("extensions", {}).get("portico.write")  # type: ignore[no-any-return]
+
     async def end(self, chunk: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": chunk})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -37,13 +37,24 @@ class Answer(NamedTuple):
 class Reply:
     """A reply whose head has arrived. Close it: `read()` to the end does, `close()` ends it at once."""
 
-    __slots__ = ("_connection", "_pieces", "_size", "complete", "error", "headers", "status", "waiter")
+    __slots__ = (
+        "_connection",
+        "_pieces",
+        "_sink",
+        "_size",
+        "complete",
+        "error",
+        "headers",
+        "status",
+        "waiter",
+    )
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self._pieces: list[bytes] = []
         self._size = 0
         self.waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
@@ -71,6 +82,19 @@ class Reply:
             await self.waiter
         return self._take()
 
+    async def pour(self, sink: Callable[[bytes], bool]) -> None:
+        """Calls `sink` with the bytes as they arrive, straight from the event loop, until it returns False or the
+        reply has ended; `chunk` goes on from there. What it saves is waking a task for every chunk, a fifth of
+        what relaying one costs."""
+        if self._pieces or self.complete or self.error is not None:
+            return
+        self._sink = sink
+        self.waiter = self._connection.loop.create_future()
+        try:
+            await self.waiter
+        finally:
+            self._sink = None
+
     async def read(self) -> bytes:
         """The rest of the body."""
         if self.complete:
@@ -86,6 +110,18 @@ class Reply:
             self._connection.abort()
 
     def wake(self) -> None:
+        """Something has happened: bytes, the end, or an error (called by the connection)."""
+        if self._sink is not None and self._pieces:
+            sink, self._sink = self._sink, None
+            try:
+                more = sink(self._take())
+            except Exception as error:  # belongs to the task that pours, not to the event loop
+                if self.waiter is not None and not self.waiter.done():
+                    self.waiter.set_exception(error)
+                return
+            if more and not self.complete and self.error is None:
+                self._sink = sink
+                return
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -136,6 +136,8 @@ class Exchange:
 
     async def run(self, app: App) -> None:
         """Runs the application and answers in its place where it does not."""
+        extensions = self.scope["extensions"]
+        extensions["portico.write"] = self.write_now
         try:
             await app(self.scope, self.receive, self.send)
         except PorticoError as error:
@@ -152,6 +154,10 @@ class Exchange:
             if not (self.response_complete or self.disconnected):
                 log.error("%s %s ended without a complete answer.", self.scope["method"], self.path)
                 self._fail(PorticoError("The server gave no answer to this request."))
+        finally:
+            del extensions[
+                "portico.write"
+            ]  # else scope and exchange would hold each other until a collection
 
     def _fail(self, error: PorticoError) -> None:
         if self.response_complete or self.disconnected:
@@ -233,6 +239,14 @@ class Exchange:
             self._write(message.get("body", b""), not message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} was sent twice.")
+
+    def write_now(self, data: bytes) -> bool:
+        """A further stretch of a streamed answer, without waiting (`extensions["portico.write"]`); False once the
+        caller reads too slowly: then the next stretch goes through `send`, which waits for them."""
+        if self.disconnected or self.response_complete:
+            return False
+        self._write(data, False)
+        return not self._flow.write_paused
 
     def _build_head(self, status: int, headers: Headers) -> bytes:
         lines = [STATUS_LINE[status], self.connection.gate.lines]
