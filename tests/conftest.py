@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 from live_server import LiveServer, serve
 from scripted_upstream import ScriptedUpstream
 from skips import pytest_make_collect_report, pytest_runtest_makereport
+
+# A shell that starts tests in the background makes them, and every program they start, ignore Ctrl-C; tests of
+# Ctrl-C would then wait for ever. A handler here gives the programs their default again.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 

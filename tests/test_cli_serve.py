@@ -245,7 +245,8 @@ def test_ctrl_c_in_the_demo_stops_its_server(tmp_path: Path, marked: Marked) -> 
     with Terminal("demo", env=marked.environment(tmp_path)) as terminal:
         terminal.wait_for("1/3")
         terminal.interrupt()
-        assert terminal.end() in (130, 0)  # it may just have been over
+        # It may just have been over, or so nearly that Python took its handler away already.
+        assert terminal.end() in (130, 0, -signal.SIGINT)
         assert "Traceback" not in terminal.seen
     if sys.platform == "linux":
         assert marked.alive() == []
