@@ -21,7 +21,7 @@ CHILD = Path(__file__).parents[1] / "src" / "portico" / "engines" / "llamacpp_ch
 
 
 def python(code: str, **more: object) -> Child:
-    return launch([sys.executable, "-c", code], log=Log(), **more)  # type: ignore[arg-type]
+    return launch([sys.executable, "-u", "-c", code], log=Log(), **more)  # type: ignore[arg-type]
 
 
 def alive(pid: int) -> bool:
@@ -114,7 +114,7 @@ async def test_end_kills_what_does_not_listen() -> None:
 
 PARENT_OF_TWO = """
 import subprocess, sys, time
-sleeper = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
+sleeper = [sys.executable, "-u", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
 print(*[subprocess.Popen(sleeper).pid for _ in range(2)], flush=True)
 {then}
 """
@@ -218,7 +218,7 @@ KERNEL_ALONE = LAUNCHER.replace(
 def test_killing_the_parent_ends_the_child(child: str) -> None:
     if child is KERNEL_ALONE and sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG is Linux's")
-    server = subprocess.Popen([sys.executable, "-c", SERVER, "-c", child], stdout=subprocess.PIPE)
+    server = subprocess.Popen([sys.executable, "-u", "-c", SERVER, "-c", child], stdout=subprocess.PIPE)
     with server:
         assert server.stdout is not None
         pid = int(server.stdout.readline())
