@@ -9,7 +9,7 @@
     │   ├── Unsupported             this model or engine cannot do that           400
     │   ├── TemplateMissing         a base model was asked to chat                400
     │   ├── Unauthorized            no key or a wrong one                         401
-    │   ├── Forbidden               origin or host not allowed, or a cloud route  403
+    │   ├── Forbidden               origin or host not allowed                    403
     │   ├── RouteNotFound           no such path                                  404
     │   ├── ModelNotFound           no such model: names the nearest              404
     │   ├── MethodNotAllowed        the path has other methods                    405
@@ -20,6 +20,7 @@
     │   ├── EngineStartFailed       with the log's last lines                     500
     │   ├── EngineDied              while answering, with the log's last lines    502
     │   ├── UpstreamUnreachable     nothing answers at that URL                   502
+    │   ├── UpstreamClosed          it ended the connection before its reply      502
     │   ├── UpstreamFailed          it answered with an error of its own          its status
     │   ├── UpstreamTimeout         it was silent for too long                    504
     │   ├── Busy                    queue full                                    503
@@ -214,7 +215,7 @@ class UpstreamClosed(EngineError):
 
 
 class UpstreamFailed(EngineError):
-    """The engine answered with an error; `status` and the message are its own."""
+    """The engine answered with an error; the message is its own, and so is `status`, if it is an error's."""
 
     code = "upstream_error"
 
@@ -222,7 +223,7 @@ class UpstreamFailed(EngineError):
         self, message: str, *, status: int, code: str | None = None, param: str | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.param = status, param
+        self.status, self.param = status if 400 <= status <= 599 else 502, param
         if code:
             self.code = code
 

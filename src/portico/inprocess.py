@@ -19,7 +19,7 @@ from portico.engines import Facts, ModelSpec, remote
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, EngineError, PorticoError, Unsupported
+from portico.errors import ConfigError, EngineError, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen.gate import Limits
@@ -67,7 +67,10 @@ class Portico:
         self.supervisor = Supervisor(
             {
                 "llamacpp": LlamaCpp(
-                    logs=home / "logs", first_byte=config.first_token_timeout, between=config.token_timeout
+                    logs=home / "logs",
+                    first_byte=config.first_token_timeout,
+                    between=config.token_timeout,
+                    max_waiting=config.max_queue,
                 ),
                 "remote": Remote(first_byte=config.first_token_timeout, between=config.token_timeout),
             },
@@ -92,7 +95,7 @@ class Portico:
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
         serving = Serving(self.models, self.supervisor)
         self.beside = BesideRoutes(
-            self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections)
+            self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections), access
         )
         rows = [
             *OpenAIRoutes(serving).rows(),
@@ -161,7 +164,12 @@ async def _serve(
         await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():  # a signal while it loads
             starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+            try:
+                await starting
+            except asyncio.CancelledError:
+                pass
+            else:
+                await portico.stop(grace=0)
             return
         on_ready(await starting)
         settle_memory()
@@ -324,9 +332,11 @@ class Shelf:
 
     def _serve(self, model: ModelFile) -> Served:
         refusal: PorticoError | None = None
+        made: Preset | None = None
         try:
+            made = preset(model)
             spec = specify(model, self._config)
-        except Unsupported as error:
+        except PorticoError as error:  # one that cannot run is listed, and must not hide the others
             refusal = error
             spec = ModelSpec(name=model.runs, engine="none", source=model.path, facts=model.facts)
         known = self._specs.get(spec.name)
@@ -334,17 +344,19 @@ class Shelf:
             spec = known
         else:
             self._specs[spec.name] = spec
-        return Served(name=model.name, spec=spec, facts=model.facts, preset=preset(model), refusal=refusal)
+        return Served(name=model.name, spec=spec, facts=model.facts, preset=made, refusal=refusal)
 
 
 def preset(model: ModelFile) -> Preset | None:
     if not model.made:
         return None
     parameters = dict(model.parameters)
+    options = ollama.read_options(parameters)
     return Preset(
         parent=model.parent,
         system=model.system,
-        sampling=ollama.read_options(parameters).sampling,
+        sampling=options.sampling,
+        context=options.context,
         parameters=parameters,
         messages=model.messages,
     )

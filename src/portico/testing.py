@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from portico.engines import Abilities, ModelSpec
+from portico.engines.turns import Turns
 from portico.errors import EngineStartFailed
 from portico.messages import ChatRequest
 from portico.web import Upstream
@@ -25,7 +26,7 @@ class FakeReplica:
         self.upstream = Upstream(url)
         self.context = spec.context or spec.facts.context
         self.pid: int | None = number
-        self.turns: asyncio.Semaphore | None = None
+        self.turns: Turns | None = None
         self.serving = 0
         self.stopped = False
         self.last_words: str | None = None

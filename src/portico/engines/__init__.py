@@ -13,8 +13,7 @@ from portico.dialects.spelling import ANY, Spelling
 from portico.messages import ChatRequest, Value
 
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
-    import asyncio
-
+    from portico.engines.turns import Turns
     from portico.web import Upstream
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
@@ -106,7 +105,7 @@ class Replica(Protocol):
     context: int | None
     abilities: Abilities
     pid: int | None
-    turns: asyncio.Semaphore | None
+    turns: Turns | None
     """How many requests it is given at once; further ones wait here, where a caller who leaves is noticed at
     once. None: as many as there are."""
 

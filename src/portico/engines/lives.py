@@ -139,12 +139,13 @@ class Model:
         if run is not None and self.keep_alive >= 0:
             left = self.keep_alive if run.in_flight else self.expires_at - now
             expires_at = self.owner.clock() + left
+        turns = run.replica.turns if run is not None else None
         return ReplicaStatus(
             name=self.spec.name,
             state=self.state,
             engine=self.spec.engine,
             in_flight=run.in_flight if run else 0,
-            waiting=len(self.waiting),
+            waiting=len(self.waiting) + (turns.waiting if turns is not None else 0),
             loaded_at=run.loaded_at if run else None,
             expires_at=expires_at,
             context=run.replica.context if run else None,

@@ -6,7 +6,6 @@ in. Everything that is particular to llama.cpp is here and in llamacpp_child.py,
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import signal
@@ -19,6 +18,7 @@ import msgspec
 from portico.dialects import openai
 from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
 from portico.engines.tokens import TokenRoutes
+from portico.engines.turns import Turns
 from portico.errors import (
     EngineStartFailed,
     InvalidRequest,
@@ -113,7 +113,7 @@ class LlamaReplica(TokenRoutes):
         self.context: int | None = context
         self.served_name = spec.served_name or spec.name
         self.pid: int | None = child.pid
-        self.turns: asyncio.Semaphore | None = asyncio.Semaphore(spec.parallel + _AHEAD)
+        self.turns: Turns | None = None
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         try:
@@ -130,14 +130,21 @@ class LlamaReplica(TokenRoutes):
 
 class LlamaCpp:
     """Starts and stops embedded engines. `logs` is the folder for their logs; without one they stay in memory.
-    `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards."""
+    `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards; `max_waiting`
+    requests may wait for a turn at one of them, further ones get Busy."""
 
     occupies = True
 
     def __init__(
-        self, *, logs: Path | None = None, first_byte: float = 600.0, between: float = 300.0
+        self,
+        *,
+        logs: Path | None = None,
+        first_byte: float = 600.0,
+        between: float = 300.0,
+        max_waiting: int = 512,
     ) -> None:
         self._logs, self._first_byte, self._between = logs, first_byte, between
+        self._max_waiting = max_waiting
 
     async def start(self, spec: ModelSpec) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason."""
@@ -156,7 +163,9 @@ class LlamaCpp:
             child.abandon()
             sockets.remove(socket)
             raise
-        return LlamaReplica(spec, upstream, context, child, socket, key)
+        replica = LlamaReplica(spec, upstream, context, child, socket, key)
+        replica.turns = Turns(slots.parallel + _AHEAD, max_waiting=self._max_waiting)
+        return replica
 
     def _launch(self, spec: ModelSpec, start: Start) -> Child:
         name = re.sub(r"[^\w.-]+", "_", spec.name)[:100]

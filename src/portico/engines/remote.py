@@ -5,13 +5,12 @@ There is nothing to start or to stop. A replica is a pool of connections, and wh
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from portico.dialects import openai
 from portico.engines import Abilities, ModelSpec
 from portico.engines.tokens import TokenRoutes
+from portico.engines.turns import Turns
 from portico.errors import Unsupported, UpstreamFailed
 from portico.messages import ChatRequest, Value
 from portico.web import Upstream
@@ -50,7 +49,7 @@ class RemoteReplica(TokenRoutes):
 
     abilities = Abilities()
     pid: int | None = None
-    turns: asyncio.Semaphore | None = None
+    turns: Turns | None = None
 
     def __init__(self, spec: ModelSpec, upstream: Upstream, context: int | None) -> None:
         self.spec, self.upstream, self.context = spec, upstream, context

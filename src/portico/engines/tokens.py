@@ -88,6 +88,8 @@ class TokenRoutes:
         answer = await self.upstream.fetch("POST", path, sent)
         if answer.status in _NO_SUCH_ROUTE:
             raise self._unsupported(feature)
+        if answer.status in (401, 403):
+            raise UpstreamFailed(f"The engine refused its key for {path}.", status=502)
         if answer.status != 200:
             raise openai.read_error(answer.status, answer.body)
         try:

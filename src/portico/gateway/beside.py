@@ -12,7 +12,7 @@ from portico import __version__
 from portico.engines.supervisor import Supervisor
 from portico.gateway.meters import Meters, exposition
 from portico.gateway.models import Models
-from portico.web import Request, Route
+from portico.web import Access, Request, Route
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -62,9 +62,10 @@ class BesideRoutes:
         supervisor: Supervisor,
         meters: Meters,
         connections: Callable[[], int],
+        access: Access,
     ) -> None:
         self._models, self._supervisor, self._meters = models, supervisor, meters
-        self._connections = connections
+        self._connections, self._access = connections, access
         self.description = b""
         """The OpenAPI description; made from all routes, these among them."""
         self._started = time.monotonic()
@@ -97,6 +98,8 @@ class BesideRoutes:
         status = 200 if word == "ok" else 503
         if b"text/plain" in (request.header(b"accept") or b""):
             return await request.answer(status, word.upper().encode(), b"text/plain")
+        if not self._access.knows(request):  # whoever has no key learns whether it is well, and nothing else
+            return await request.answer(status, msgspec.json.encode({"status": word}))
         health = Health(
             status=word,
             version=__version__,

@@ -44,12 +44,13 @@ from portico.messages import (
     Usage,
     Used,
 )
-from portico.web import Account
+from portico.web import Account, Reply
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 INFILL = "/infill"
+MOST_ANSWERS = 1024
 
 
 class Inference:
@@ -90,6 +91,8 @@ class Inference:
         """The events of a raw completion; several prompts and choices are asked one by one where the
         engine cannot take them together, the choices of a prompt standing side by side."""
         count = len(request.prompts) * request.n
+        if count > MOST_ANSWERS:
+            raise InvalidRequest(f"At most {MOST_ANSWERS} answers are given to one request.", param="prompt")
         if count > 1 and not replica.abilities.multiple:
             opens: list[Callable[[], Awaitable[Events]]] = []
             for prompt in request.prompts:
@@ -145,7 +148,10 @@ class Inference:
             < budget
         ):
             return request
-        return await self._dropped(request, replica, budget)
+        try:
+            return await self._dropped(request, replica, budget)
+        except Unsupported:
+            return request  # a server that cannot count: it will say itself what does not fit
 
     async def _fitted(
         self, request: ChatRequest, replica: Replica, error: ContextLengthExceeded
@@ -195,13 +201,17 @@ class Inference:
                 )
         elif not tools:
             raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
+        if any(isinstance(part, Image) for message in request.messages for part in message.parts):
+            raise unsupported(replica, "a forced tool call with images", "tool_choice")
         name = tools[0].name if len(tools) == 1 else None
         prompt = await replica.render(msgspec.structs.replace(request, tool_choice=None, tools=tools))
         completion = CompletionRequest(
             model=request.model,
             prompts=(prompt,),
             format=Format(kind="schema", schema=call_schema(tools)),
-            sampling=request.sampling,
+            sampling=msgspec.structs.replace(
+                request.sampling, stop=()
+            ),  # a stop inside the JSON would break it
             stream=True,
             include_usage=True,
         )
@@ -269,11 +279,14 @@ async def open_stream(replica: Replica, path: str, body: bytes, reader: Reader) 
     """Sends `body`, when it is its turn, and returns the reply's events. Raises the engine's own error, read."""
     if replica.turns is not None:
         await replica.turns.acquire()
+    reply: Reply | None = None
     try:
         reply = await replica.upstream.request("POST", path, body)
         if reply.status != 200:
             raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
     except BaseException as error:
+        if reply is not None:
+            reply.close()
         if replica.turns is not None:
             replica.turns.release()
         if isinstance(error, UpstreamClosed | UpstreamUnreachable):

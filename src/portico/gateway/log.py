@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import time
 from typing import Literal
@@ -17,6 +18,7 @@ import msgspec
 from portico.web import Account
 
 _PAUSE = 0.05
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -84,7 +86,8 @@ class RequestLog:
         pieces.append(f" {seconds(took)}")
         if note:
             pieces.append(f" {note}")
-        return " ".join(pieces).encode("utf-8", "replace").replace(b"\n", b" ") + b"\n"
+        # A path may hold anything, also what a terminal would obey.
+        return _CONTROL.sub("?", " ".join(pieces)).encode("utf-8", "replace") + b"\n"
 
     def _as_json(self, tag: str, method: str, path: str, status: int, account: Account, note: str) -> bytes:
         usage = account.usage

@@ -10,8 +10,10 @@ import msgspec
 from portico import names
 from portico.engines import Facts, ModelSpec
 from portico.errors import ModelNotFound, PorticoError
-from portico.messages import ChatRequest, Message, Sampling, Text, Value
+from portico.messages import ChatRequest, CompletionRequest, Message, Sampling, Text, Value
 
+_FRESH = 1.0
+"""Seconds a listing holds."""
 _FEW = 1024
 """Names remembered; a caller who asks for ever new ones must not fill the memory."""
 
@@ -25,7 +27,8 @@ class Preset(Value, frozen=True, kw_only=True):
     parameters: dict[str, object] = {}
     """As they were given, for `show`."""
     messages: tuple[Message, ...] = ()
-    license: str = ""
+    context: int | None = None
+    """num_ctx: tokens that prompt and answer may take together."""
 
 
 class Served(Value, frozen=True, kw_only=True):
@@ -52,8 +55,17 @@ class Served(Value, frozen=True, kw_only=True):
         elif preset.system:
             lead = (Message(role="system", parts=(Text(text=preset.system),)), *lead)
         return msgspec.structs.replace(
-            request, messages=(*lead, *own), sampling=filled(request.sampling, preset.sampling)
+            request,
+            messages=(*lead, *own),
+            sampling=filled(request.sampling, preset.sampling),
+            context=preset.context if request.context is None else request.context,
         )
+
+    def completed(self, request: CompletionRequest) -> CompletionRequest:
+        """The same for a raw completion, which has no messages."""
+        if self.preset is None:
+            return request
+        return msgspec.structs.replace(request, sampling=filled(request.sampling, self.preset.sampling))
 
 
 def filled(sampling: Sampling, defaults: Sampling) -> Sampling:
@@ -86,6 +98,7 @@ class Models:
         self._shelf = shelf
         self._aliases = dict(aliases)
         self._known: dict[str, Served] | None = None
+        self._listed_at = 0.0
         self._names: dict[str, str] = {}
         self._resolved: dict[str, Served] = {}
 
@@ -122,7 +135,9 @@ class Models:
             raise ModelNotFound(model=asked, nearest=tuple(bare(name) for name in error.nearest)) from None
 
     def _all(self) -> dict[str, Served]:
-        if self._known is None:
+        now = time.monotonic()
+        if self._known is None or now - self._listed_at > _FRESH:
+            # Other programs put models into the same folders.
             known = {
                 names.canonical(spec.name): Served(
                     name=names.canonical(spec.name), spec=spec, facts=spec.facts
@@ -134,7 +149,9 @@ class Models:
                     # A preset of a model named at the start runs on that very engine.
                     served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
                 known.setdefault(served.name, served)
-            self._known = known
+            if self._known is not None and self._known.keys() != known.keys():
+                self._resolved.clear()
+            self._known, self._listed_at = known, now
         return self._known
 
 

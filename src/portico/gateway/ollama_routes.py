@@ -13,7 +13,7 @@ from portico.dialects.ollama import wire
 from portico.engines import Replica
 from portico.errors import PorticoError, Unsupported
 from portico.gateway.inference import assemble
-from portico.gateway.models import Served, filled
+from portico.gateway.models import Served
 from portico.gateway.ollama_shapes import EmbeddingBody, EmbedReply, Reply
 from portico.gateway.relay import SSE_TYPE
 from portico.gateway.serving import Serving
@@ -74,7 +74,7 @@ class OllamaRoutes:
                 else:
                     events = await inference.chat(chat, replica)
             else:
-                events = await inference.completion(with_preset(wanted, served), replica)
+                events = await inference.completion(served.completed(wanted), replica)
             if wanted.stream:
                 return await self._stream(request, events, writer, remembered)
             result = await assemble(events, request.account)
@@ -207,7 +207,7 @@ class Memory:
         try:
             prompt = await self._replica.render(self._chat)
             ids = await self._replica.tokenize(prompt + answer, special=not self._context)
-        except Unsupported:
+        except PorticoError:  # the answer is complete: what cannot be told about it must not spoil it
             return ()
         return (*self._context, *ids)
 
@@ -236,12 +236,6 @@ def thoughtful(chat: ChatRequest, served: Served) -> ChatRequest:
     if chat.think is None and "thinking" in capabilities:
         return msgspec.structs.replace(chat, think=True)
     return chat
-
-
-def with_preset(completion: CompletionRequest, served: Served) -> CompletionRequest:
-    if served.preset is None:
-        return completion
-    return msgspec.structs.replace(completion, sampling=filled(completion.sampling, served.preset.sampling))
 
 
 def _post(

@@ -13,7 +13,7 @@ import msgspec
 from portico.dialects import body as bodies
 from portico.dialects import ollama
 from portico.engines.supervisor import Supervisor
-from portico.errors import InvalidRequest, ModelNotFound, PorticoError, Unsupported
+from portico.errors import InvalidRequest, ModelNotFound, PorticoError, ShuttingDown, Unsupported
 from portico.gateway import ollama_shapes as shapes
 from portico.gateway.models import Models, Served, bare
 from portico.library import Library, model_info
@@ -87,8 +87,10 @@ class ShelfRoutes:
         for status in self._supervisor.states():
             if status.state not in ("ready", "starting"):
                 continue
-            served = self._models.resolve(status.name)
-            listed = _listed(served)
+            try:
+                listed = _listed(self._models.resolve(status.name))
+            except ModelNotFound:
+                continue  # it was removed while it ran
             running.append(
                 shapes.Running(
                     name=listed.name,
@@ -131,7 +133,7 @@ class ShelfRoutes:
             model_info=info,
             capabilities=list(facts.capabilities),
             modified_at=_listed(served).modified_at,
-            license=(preset.license if preset else "") or facts.license or "",
+            license=facts.license or "",
             system=system,
             messages=[
                 shapes.ShownMessage(role=message.role, content=message.text)
@@ -159,16 +161,18 @@ class ShelfRoutes:
             wanted = None if served.spec in self._models.configured else served.name
         yield shapes.Status(status="pulling manifest")
         if wanted is not None:
-            async with aclosing(self._library.pull(wanted)) as steps:
-                async for progress in steps:
-                    if progress.status not in ("pulling manifest", "success"):
-                        yield shapes.Status(
-                            status=progress.status,
-                            digest=progress.digest or "",
-                            total=progress.total or 0,
-                            completed=progress.completed or 0,
-                        )
-            self._models.refresh()
+            try:
+                async with aclosing(self._library.pull(wanted)) as steps:
+                    async for progress in steps:
+                        if progress.status not in ("pulling manifest", "success"):
+                            yield shapes.Status(
+                                status=progress.status,
+                                digest=progress.digest or "",
+                                total=progress.total or 0,
+                                completed=progress.completed or 0,
+                            )
+            finally:
+                self._models.refresh()
         yield shapes.Status(status="success")
 
     async def push(self, request: Request) -> None:
@@ -191,8 +195,10 @@ class ShelfRoutes:
 
     async def _created(self, name: str, asked: shapes.Create) -> AsyncIterator[shapes.Status]:
         yield shapes.Status(status="reading model metadata")
-        await asyncio.to_thread(self._make, name, asked)
-        self._models.refresh()
+        try:
+            await asyncio.to_thread(self._make, name, asked)
+        finally:
+            self._models.refresh()
         yield shapes.Status(status="creating system layer")
         yield shapes.Status(status="writing manifest")
         yield shapes.Status(status="success")
@@ -227,10 +233,15 @@ class ShelfRoutes:
         name = asked.model or asked.name
         if not name:
             raise InvalidRequest("model is required", param="model")
-        served = self._models.resolve(name)
-        await self._supervisor.unload(served.spec.name)
-        await asyncio.to_thread(self._library.delete, served.name)
+        try:
+            running = self._models.resolve(name).spec.name
+        except ModelNotFound:
+            running = ""  # perhaps an interrupted pull, which the library knows
+        # By the name it was called: nobody who says `default` or an alias means that a model may go.
+        await asyncio.to_thread(self._library.delete, name)
         self._models.refresh()
+        if running and all(served.spec.name != running for served in self._models.all()):
+            await self._supervisor.unload(running)
         await request.answer(200, content_type=b"")
 
     async def blob(self, request: Request) -> None:
@@ -260,6 +271,10 @@ class ShelfRoutes:
             if not request.started:
                 raise
             return await request.end(ollama.error_body(error) + b"\n")
+        except asyncio.CancelledError:
+            if request.gone or not request.started:
+                raise
+            return await request.end(ollama.error_body(ShuttingDown()) + b"\n")
         if stream:
             await request.end(_line(last))
         else:

@@ -91,7 +91,7 @@ class OpenAIRoutes:
                 except ContextLengthExceeded:
                     if seen.limit is None or request.started:
                         raise
-            completion = openai.read_completion(body)
+            completion = served.completed(openai.read_completion(body))
             writer = openai.CompletionWriter(seen.model, include_usage=completion.include_usage)
             events = await self._serving.inference.completion(completion, replica)
             if completion.stream:
@@ -139,7 +139,7 @@ class OpenAIRoutes:
         served = self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             if asked.messages is not None:
-                text = await replica.render(openai.read_chat(body))
+                text = await replica.render(served.applied(openai.read_chat(body)))
             elif asked.prompt is not None:
                 text = asked.prompt
             else:

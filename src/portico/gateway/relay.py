@@ -113,7 +113,7 @@ def mended(body: bytes) -> bytes:
             said["reasoning"] = said["reasoning_content"] = thought
         for index, call in enumerate(said.get("tool_calls") or ()):
             if "delta" in choice:
-                call.setdefault("index", index)
+                call["index"] = index if call.get("index") is None else call["index"]
     return msgspec.json.encode(reply)
 
 

@@ -198,15 +198,17 @@ class ForcedCall:
 
     def _finish(self, event: Finished) -> list[Event]:
         text = "".join(self._text.pop(event.index, ()))
-        if event.finish_reason == "length":  # cut off in the middle: what there is, as text
+        if event.finish_reason in ("length", "error"):  # cut off in the middle: what there is, as text
             return [TextDelta(text=text, index=event.index), event]
         name, arguments = self._name, text
-        if name is None:
-            try:
+        try:
+            if name is None:
                 call = msgspec.json.decode(text, type=_Named)
-            except msgspec.DecodeError:  # an engine that ignored the schema: what it wrote, as text
-                return [TextDelta(text=text, index=event.index), event]
-            name, arguments = call.name, bytes(call.arguments).decode()
+                name, arguments = call.name, bytes(call.arguments).decode()
+            else:
+                msgspec.json.decode(text)
+        except msgspec.DecodeError:  # an engine that ignored the schema: what it wrote, as text
+            return [TextDelta(text=text, index=event.index), event]
         identity = "call_" + secrets.token_hex(12)
         return [
             ToolCallDelta(call=0, id=identity, name=name, arguments=arguments, index=event.index),

@@ -74,6 +74,10 @@ class Access:
         if self._keys and not open_route and not self._knows(_key(headers)):
             raise Unauthorized
 
+    def knows(self, request: Request) -> bool:
+        """Whether this caller has a key, or needs none."""
+        return not self._keys or self._knows(_key(request.headers))
+
     def preflight(self) -> list[tuple[bytes, bytes]]:
         """The further headers that answer a browser's OPTIONS."""
         return [

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httptools
 
@@ -163,14 +164,18 @@ class Upstream:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
-        self.url = url.rstrip("/")
+        host = "localhost" if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+        # Without what stands before the @: errors quote this, and callers read them.
+        self.url = url.rstrip("/").replace(parts.netloc, host, 1) if parts.netloc else url.rstrip("/")
         self.connect_seconds, self.first_byte, self.between = connect, first_byte, between
         self._unix = parts.path if parts.scheme == "unix" else None
         self._host = parts.hostname or "localhost"
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._prefix = "" if self._unix else parts.path.rstrip("/")
         self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-        host = "localhost" if self._unix else parts.netloc.rpartition("@")[2]
+        if parts.username is not None and not any(name == b"authorization" for name, _ in headers):
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            headers = [*headers, (b"authorization", b"Basic " + b64encode(pair))]
         fixed = [(b"host", host.encode()), (b"accept-encoding", b"identity"), *headers]
         self._fixed = b"".join(b"%b: %b\r\n" % pair for pair in fixed)
         self._heads: dict[tuple[str, str], bytes] = {}
