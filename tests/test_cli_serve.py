@@ -269,7 +269,9 @@ def test_a_demo_that_fails_says_why(tmp_path: Path, marked: Marked) -> None:
     (broken / "xllamacpp").mkdir(parents=True)
     (broken / "xllamacpp" / "__init__.py").write_text("raise ImportError('no such engine here')\n")
     env = marked.environment(tmp_path)
-    done = run("demo", env=env | {"PYTHONPATH": f"{broken}{os.pathsep}{env['PYTHONPATH']}"}, timeout=50)
+    done = run(
+        "demo", env=env | {"PYTHONPATH": f"{broken}{os.pathsep}{env.get('PYTHONPATH', '')}"}, timeout=50
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error[")
     assert "no such engine here" in done.stderr
