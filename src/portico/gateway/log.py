@@ -1,7 +1,7 @@
 """The request log: one line a request, as text for people or JSON for machines, on stderr.
 
-Lines are collected and written together a few times a second: a write for each would be a tenth of the cost
-of a short request. Prompts and keys are never in it; prompts and answers only when asked for.
+What ended is noted, and worded and written a few times a second: both together would else be an eighth of the
+cost of a short request. Prompts and keys are never in it; prompts and answers only when asked for.
 """
 
 from __future__ import annotations
@@ -18,12 +18,27 @@ import msgspec
 from portico.web import Account
 
 _PAUSE = 0.05
+_MOST = 256
+"""Lines noted before they are written at once: wording more would hold up who waits for a token."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """A request that has ended, `at` seconds since the epoch, `took` nanoseconds after it came."""
+
+    at: float
+    took: int
+    tag: str
+    method: str
+    path: str
+    status: int
+    account: Account
+    note: str
+
+
 class RequestLog:
-    """Owns the lines not written yet. `level` above info silences all but failures (status 500 and up)."""
+    """Owns what is not written yet. `level` above info silences all but failures (status 500 and up)."""
 
     def __init__(
         self, *, form: Literal["text", "json"] = "text", level: str = "info", descriptor: int | None = None
@@ -31,7 +46,7 @@ class RequestLog:
         self._json = form == "json"
         self._level = _LEVELS[level]
         self._descriptor = descriptor if descriptor is not None else sys.stderr.fileno()
-        self._lines: list[bytes] = []
+        self._ended: list[Ended] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def request(
@@ -42,9 +57,11 @@ class RequestLog:
             return
         if not account.model and status < 400 and self._level > 10:
             return  # health checks and listings say nothing unless asked for
-        line = self._as_json if self._json else self._as_text
-        self._lines.append(line(tag, method, path, status, account, note))
-        if self._timer is None:
+        took = time.perf_counter_ns() - account.started
+        self._ended.append(Ended(time.time(), took, tag, method, path, status, account, note))
+        if len(self._ended) >= _MOST:
+            self.flush()
+        elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE, self.flush)
 
     def say(self, event: str, **facts: object) -> None:
@@ -52,65 +69,81 @@ class RequestLog:
         if self._level > 30:
             return
         if self._json:
-            line = msgspec.json.encode({"at": _utc(), "event": event, **facts}) + b"\n"
+            line = msgspec.json.encode({"at": _utc(time.time()), "event": event, **facts}) + b"\n"
         else:
             told = "  ".join(f"{key} {value}" for key, value in facts.items())
             line = f"{time.strftime('%H:%M:%S')} {event}  {told}\n".encode()
-        self._lines.append(line)
-        self.flush()
+        self.flush(line)
 
-    def flush(self) -> None:
+    def flush(self, last: bytes = b"") -> None:
+        """Writes everything noted, and `last` behind it."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lines, self._lines = self._lines, []
-        rest = memoryview(b"".join(lines))
+        ended, self._ended = self._ended, []
+        lines = [_as_json(each) for each in ended] if self._json else _as_texts(ended)
+        rest = memoryview(b"".join([*lines, last]))
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
             pass  # nobody reads the log any more; that must not stop the server
 
-    def _as_text(self, tag: str, method: str, path: str, status: int, account: Account, note: str) -> bytes:
-        took = (time.perf_counter_ns() - account.started) / 1e9
-        what = account.route.rpartition("/")[2] or account.route if account.model else f"{method} {path}"
-        pieces = [time.strftime("%H:%M:%S"), str(status), tag, what]
-        if account.model:
-            pieces.append(account.model)
-        usage = account.usage
-        if usage is not None:
-            cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-            pieces.append(f" {usage.input_tokens} in{cached}  {usage.output_tokens} out")
-        if account.first:
-            pieces.append(f" first {seconds((account.first - account.started) / 1e9)}")
-        pieces.append(f" {seconds(took)}")
-        if note:
-            pieces.append(f" {note}")
-        # A path may hold anything, also what a terminal would obey.
-        return _CONTROL.sub("?", " ".join(pieces)).encode("utf-8", "replace") + b"\n"
 
-    def _as_json(self, tag: str, method: str, path: str, status: int, account: Account, note: str) -> bytes:
-        usage = account.usage
-        entry: dict[str, object] = {
-            "at": _utc(),
-            "event": "request",
-            "request_id": tag,
-            "method": method,
-            "path": path,
-            "status": status,
-            "dialect": account.dialect,
-            "model": account.model or None,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "cached_tokens": usage.cached_tokens if usage else None,
-            "finish_reason": account.finish or None,
-            "load_ms": account.load_ns / 1e6,
-            "first_ms": (account.first - account.started) / 1e6 if account.first else None,
-            "took_ms": (time.perf_counter_ns() - account.started) / 1e6,
-        }
-        if note:
-            entry["error"] = note
-        return msgspec.json.encode(entry) + b"\n"
+def _as_texts(ended: list[Ended]) -> list[bytes]:
+    lines, second, clock = [], -1, ""
+    for each in ended:
+        if int(each.at) != second:  # wording the time is a quarter of wording the line
+            second = int(each.at)
+            clock = time.strftime("%H:%M:%S", time.localtime(second))
+        lines.append(_as_text(each, clock))
+    return lines
+
+
+def _as_text(ended: Ended, clock: str) -> bytes:
+    account, usage = ended.account, ended.account.usage
+    if account.model:
+        what = f"{account.route.rpartition('/')[2] or account.route} {account.model}"
+    else:
+        what = f"{ended.method} {ended.path}"
+    line = f"{clock} {ended.status} {ended.tag} {what} "
+    if usage is not None:
+        cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+        line += f" {usage.input_tokens} in{cached}  {usage.output_tokens} out "
+    if account.first:
+        line += f" first {seconds((account.first - account.started) / 1e9)} "
+    line += f" {seconds(ended.took / 1e9)}"
+    if ended.note:
+        line += f"  {ended.note}"
+    if not (line.isascii() and line.isprintable()):
+        # A path may hold anything, also what a terminal would obey.
+        line = _CONTROL.sub("?", line)
+    return line.encode("utf-8", "replace") + b"\n"
+
+
+def _as_json(ended: Ended) -> bytes:
+    account = ended.account
+    usage = account.usage
+    entry: dict[str, object] = {
+        "at": _utc(ended.at),
+        "event": "request",
+        "request_id": ended.tag,
+        "method": ended.method,
+        "path": ended.path,
+        "status": ended.status,
+        "dialect": account.dialect,
+        "model": account.model or None,
+        "input_tokens": usage.input_tokens if usage else None,
+        "output_tokens": usage.output_tokens if usage else None,
+        "cached_tokens": usage.cached_tokens if usage else None,
+        "finish_reason": account.finish or None,
+        "load_ms": account.load_ns / 1e6,
+        "first_ms": (account.first - account.started) / 1e6 if account.first else None,
+        "took_ms": ended.took / 1e6,
+    }
+    if ended.note:
+        entry["error"] = ended.note
+    return msgspec.json.encode(entry) + b"\n"
 
 
 def seconds(value: float) -> str:
@@ -122,5 +155,5 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
-def _utc() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1_000_000 % 1000:03d}Z"
+def _utc(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
