@@ -13,7 +13,7 @@ import pytest
 
 from portico.errors import Busy, ContextLengthExceeded, InvalidRequest, ModelNotFound, PorticoError
 from portico.gateway.app import Gateway
-from portico.gateway.log import RequestLog, seconds
+from portico.gateway.log import Overheard, RequestLog, seconds
 from portico.gateway.meters import Histogram, Meters
 from portico.messages import Usage
 from portico.web import Access, Request, Route, Routes
@@ -37,9 +37,11 @@ class Exchange:
 
 
 @contextmanager
-def logged(form: Any = "text", level: str = "info") -> Iterator[tuple[RequestLog, Callable[[], str]]]:
+def logged(
+    form: Any = "text", level: str = "info", *, prompts: bool = False
+) -> Iterator[tuple[RequestLog, Callable[[], str]]]:
     reading, writing = os.pipe()
-    log = RequestLog(form=form, level=level, descriptor=writing)
+    log = RequestLog(form=form, level=level, prompts=prompts, descriptor=writing)
 
     def read() -> str:
         log.flush()
@@ -232,6 +234,33 @@ async def test_the_log_as_json() -> None:
     assert first["request_id"] == answer.headers["x-request-id"]
     assert (first["status"], first["model"], first["output_tokens"]) == (200, "m", 2)
     assert (second["status"], second["error"]) == (400, "bad\nfield")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_prompts_and_answers_are_logged_only_when_asked_for(form: str) -> None:
+    for prompts in (False, True):
+        with logged(form, prompts=prompts) as (log, read):
+            app = gateway(answering(), log=log)
+            await call(
+                app, "/api/x", body=b'{"prompt":"a \\u001b secret"}\n', headers={"x-api-key": "sk-key"}
+            )
+            await call(app, "/unknown", body=b"not for a model")
+        text = read()
+        assert ("a \\u001b secret" in text.replace("\\\\", "\\")) == prompts
+        assert "not for a model" not in text and "sk-key" not in text
+        if form == "json" and prompts:
+            entry = json.loads(text.splitlines()[0])
+            assert (entry["prompt"], entry["answer"]) == ('{"prompt":"a \\u001b secret"}\n', "{}")
+        elif prompts:
+            assert [line.split()[2] for line in text.splitlines()[1:3]] == ["prompt", "answer"]
+
+
+def test_what_is_overheard_has_a_limit() -> None:
+    said = Overheard({}, None, None)  # type: ignore[arg-type]
+    for _ in range(3):
+        said._keep(said._asked, {"body": b"x" * (said.MOST - 1)})
+    assert said.prompt == "x" * said.MOST + f"... (cut after {said.MOST} bytes)"
+    assert said.answer == ""
 
 
 def test_a_histogram_cumulates() -> None:

@@ -63,7 +63,7 @@ class Portico:
         keys = config_file.callers_keys(config)
         self.config = config
         self.library = library(config, environ, home)
-        self.log = RequestLog(form=config.log_format, level=config.log_level)
+        self.log = RequestLog(form=config.log_format, level=config.log_level, prompts=config.log_prompts)
         self.supervisor = Supervisor(
             {
                 "llamacpp": LlamaCpp(

@@ -9,7 +9,7 @@ import re
 import secrets
 
 from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, ShuttingDown
-from portico.gateway.log import RequestLog
+from portico.gateway.log import Overheard, RequestLog
 from portico.gateway.meters import Meters
 from portico.gateway.refusals import refusal
 from portico.web import Access, HungUp, Request, Routes
@@ -39,6 +39,9 @@ class Gateway:
             raise RuntimeError(f"Portico speaks HTTP, not {scope['type']}")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        said = Overheard(scope, receive, send) if self.log.prompts else None
+        if said is not None:
+            scope, receive, send = said.scope, said.receive, said.send
         request = Request(scope, receive, send, self._loop)
         request.tag = self._tag(request)  # (1)
         request.extra.append((b"x-request-id", request.tag.encode()))
@@ -63,7 +66,7 @@ class Gateway:
             self.meters.in_flight -= 1
             self.meters.settle(request.account, request.status, gone=request.gone)  # (6)
             status = 499 if request.gone else request.status
-            self.log.request(request.tag, request.method, request.path, status, request.account, note)
+            self.log.request(request.tag, request.method, request.path, status, request.account, note, said)
 
     async def _answer(self, request: Request) -> None:
         try:

@@ -1,7 +1,7 @@
 """The request log: one line a request, as text for people or JSON for machines, on stderr.
 
 What ended is noted, and worded and written a few times a second: both together would else be an eighth of the
-cost of a short request. Prompts and keys are never in it; prompts and answers only when asked for.
+cost of a short request. Keys are never in it; prompts and answers only when asked for.
 """
 
 from __future__ import annotations
@@ -11,17 +11,61 @@ import os
 import re
 import sys
 import time
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
 from portico.web import Account
+from portico.web.request import Receive, Scope, Send
 
 _PAUSE = 0.05
 _MOST = 256
 """Lines noted before they are written at once: wording more would hold up who waits for a token."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Overheard:
+    """What one caller sent and was sent, of each at most the first `MOST` bytes. Owned by the request's task.
+
+    It stands between the application and the server, so the ways past ASGI's `send` are closed in `scope`.
+    """
+
+    MOST = 64 * 1024
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        extensions = {
+            name: each for name, each in scope.get("extensions", {}).items() if name != "portico.exchange"
+        }
+        self.scope: Scope = {**scope, "extensions": extensions}
+        self._receive, self._send = receive, send
+        self._asked, self._answered = bytearray(), bytearray()
+
+    async def receive(self) -> Mapping[str, Any]:
+        message = await self._receive()
+        self._keep(self._asked, message)
+        return message
+
+    async def send(self, message: dict[str, Any]) -> None:
+        self._keep(self._answered, message)
+        await self._send(message)
+
+    def _keep(self, heard: bytearray, message: Mapping[str, Any]) -> None:
+        # One byte more than is shown, so that what was cut off can be told.
+        heard += message.get("body", b"")[: self.MOST + 1 - len(heard)]
+
+    @property
+    def prompt(self) -> str:
+        return self._text(self._asked)
+
+    @property
+    def answer(self) -> str:
+        return self._text(self._answered)
+
+    def _text(self, heard: bytearray) -> str:
+        text = heard[: self.MOST].decode("utf-8", "replace")
+        return text if len(heard) <= self.MOST else f"{text}... (cut after {self.MOST} bytes)"
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
@@ -35,14 +79,22 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     status: int
     account: Account
     note: str
+    said: Overheard | None = None
 
 
 class RequestLog:
-    """Owns what is not written yet. `level` above info silences all but failures (status 500 and up)."""
+    """Owns what is not written yet. `level` above info silences all but failures (status 500 and up). `prompts`:
+    what is asked of a model and what it answers is written too, as it went over the wire."""
 
     def __init__(
-        self, *, form: Literal["text", "json"] = "text", level: str = "info", descriptor: int | None = None
+        self,
+        *,
+        form: Literal["text", "json"] = "text",
+        level: str = "info",
+        prompts: bool = False,
+        descriptor: int | None = None,
     ) -> None:
+        self.prompts = prompts
         self._json = form == "json"
         self._level = _LEVELS[level]
         self._descriptor = descriptor if descriptor is not None else sys.stderr.fileno()
@@ -50,15 +102,22 @@ class RequestLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def request(
-        self, tag: str, method: str, path: str, status: int, account: Account, note: str = ""
+        self,
+        tag: str,
+        method: str,
+        path: str,
+        status: int,
+        account: Account,
+        note: str = "",
+        said: Overheard | None = None,
     ) -> None:
-        """One line for a request that has ended. `note` is an error's message."""
+        """One line for a request that has ended. `note` is an error's message, `said` what it was about."""
         if self._level > 20 and status < 500:
             return
         if not account.model and status < 400 and self._level > 10:
             return  # health checks and listings say nothing unless asked for
         took = time.perf_counter_ns() - account.started
-        self._ended.append(Ended(time.time(), took, tag, method, path, status, account, note))
+        self._ended.append(Ended(time.time(), took, tag, method, path, status, account, note, said))
         if len(self._ended) >= _MOST:
             self.flush()
         elif self._timer is None:
@@ -97,6 +156,9 @@ def _as_texts(ended: list[Ended]) -> list[bytes]:
             second = int(each.at)
             clock = time.strftime("%H:%M:%S", time.localtime(second))
         lines.append(_as_text(each, clock))
+        if each.said is not None and each.account.model:
+            lines.append(_line(f"{clock} {each.tag} prompt {each.said.prompt}"))
+            lines.append(_line(f"{clock} {each.tag} answer {each.said.answer}"))
     return lines
 
 
@@ -115,10 +177,14 @@ def _as_text(ended: Ended, clock: str) -> bytes:
     line += f" {seconds(ended.took / 1e9)}"
     if ended.note:
         line += f"  {ended.note}"
-    if not (line.isascii() and line.isprintable()):
-        # A path may hold anything, also what a terminal would obey.
-        line = _CONTROL.sub("?", line)
-    return line.encode("utf-8", "replace") + b"\n"
+    return _line(line)
+
+
+def _line(text: str) -> bytes:
+    if not (text.isascii() and text.isprintable()):
+        # A path or a prompt may hold anything, also what a terminal would obey.
+        text = _CONTROL.sub("?", text.replace("\n", "\\n"))
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _as_json(ended: Ended) -> bytes:
@@ -143,6 +209,8 @@ def _as_json(ended: Ended) -> bytes:
     }
     if ended.note:
         entry["error"] = ended.note
+    if ended.said is not None and account.model:
+        entry |= {"prompt": ended.said.prompt, "answer": ended.said.answer}
     return msgspec.json.encode(entry) + b"\n"
 
 

@@ -225,28 +225,24 @@ class Chunks:
         """The bytes to pass on; `count` is then the number of chunks in them."""
         # What engines send nearly always: one whole event in a packet, with nothing in it to change.
         if (
-            data[-2:] == _EVENT_END
-            and data[:7] == b"data: {"
+            data[:7] == b"data: {"
+            and data[-2:] == _EVENT_END
             and data.count(b"\n") == 2
             and self._frames.empty
+            and b'"reasoning' not in data  # else `lacks_a_name` is not worth asking
+            and b'"tool_calls"' not in data
         ):
-            self.count = 1
-            return self._one(data)
+            try:
+                seen = _glance.decode(data[6:])
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                seen = None
+            if seen is not None and seen.usage is None and seen.error is None:
+                self.count = 1
+                choices = seen.choices
+                if choices and choices[-1].finish_reason is not None:
+                    self.finished = True
+                return data
         return self._passed(self._frames.feed(data))
-
-    def _one(self, data: bytes) -> bytes:
-        try:
-            seen = _glance.decode(data[6:-2])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return self._passed([data[6:-2]])
-        if seen is None or seen.usage is not None or seen.error is not None:
-            return self._passed([data[6:-2]])
-        if b'"reasoning' in data or b'"tool_calls"' in data:  # else `lacks_a_name` is not worth asking
-            return self._passed([data[6:-2]])
-        choices = seen.choices
-        if choices and choices[-1].finish_reason is not None:
-            self.finished = True
-        return data
 
     def end(self) -> bytes:
         """The same for an event whose closing blank line never came."""

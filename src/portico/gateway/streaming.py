@@ -37,12 +37,12 @@ async def stream(
         account.arrived(len(batch))
         out = []
         for event in batch:
-            if isinstance(event, Used):
+            if type(event) is Used:
                 account.usage = event.usage
-            elif isinstance(event, Finished):
+            elif type(event) is Finished:
                 account.finish = event.finish_reason
             out.append(writer.write(event))
-        return b"".join(out)
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def passed(batch: Sequence[Event]) -> bool:
         chunk = written(batch)

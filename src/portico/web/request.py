@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from portico.web.account import Account
 
@@ -19,6 +19,18 @@ class HungUp(Exception):
     """The caller has left; there is nobody to answer."""
 
 
+class Exchange(Protocol):
+    """What our own listener can do besides ASGI: write at once, where nothing has to be waited for."""
+
+    def answer_now(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """False: nothing was written, `send` must be used."""
+        ...
+
+    def write_now(self, data: bytes) -> bool:
+        """False: the next stretch must go through `send`."""
+        ...
+
+
 class Request:
     """One request and its answer, for as long as it takes.
 
@@ -27,6 +39,8 @@ class Request:
     """
 
     __slots__ = (
+        "_exchange",
+        "_extensions",
         "_loop",
         "_receive",
         "_send",
@@ -65,6 +79,8 @@ class Request:
         self.gone = False
         self.account = Account()
         self._receive, self._send, self._loop = receive, send, loop
+        self._extensions: Mapping[str, Any] = scope.get("extensions") or {}
+        self._exchange: Exchange | None = self._extensions.get("portico.exchange")
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -101,7 +117,7 @@ class Request:
         if self._task is not None:
             return
         self._task = asyncio.current_task(self._loop)
-        hangup = self.scope.get("extensions", {}).get("portico.hangup")
+        hangup = self._extensions.get("portico.hangup")
         if hangup is not None:
             hangup.on_hangup(self._hung_up)
         else:
@@ -138,8 +154,10 @@ class Request:
         if content_type:
             all_headers.append((b"content-type", content_type))
         self.status, self.started = status, True
-        await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
-        await self._send({"type": "http.response.body", "body": body})
+        exchange = self._exchange
+        if exchange is None or not exchange.answer_now(status, all_headers, body):
+            await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
+            await self._send({"type": "http.response.body", "body": body})
 
     async def begin(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """The head of a streamed answer, status 200."""
@@ -160,7 +178,7 @@ class Request:
     def write_now(self) -> Callable[[bytes], bool] | None:
         """Writes a stretch of a streamed answer without waiting, and says whether there is room for another; None
         under a server that only has ASGI's `send`."""
-        return self.scope.get("extensions", {}).get("portico.write")  # type: ignore[no-any-return]
+        return None if self._exchange is None else self._exchange.write_now
 
     async def end(self, chunk: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": chunk})

@@ -112,17 +112,18 @@ class Reply:
 
     def wake(self) -> None:
         """Something has happened: bytes, the end, or an error (called by the connection)."""
-        if self._sink is not None and self._pieces:
-            sink, self._sink = self._sink, None
+        sink = self._sink
+        if sink is not None and self._pieces:
             try:
                 more = sink(self._take())
             except Exception as error:  # belongs to the task that pours, not to the event loop
+                self._sink = None
                 if self.waiter is not None and not self.waiter.done():
                     self.waiter.set_exception(error)
                 return
             if more and not self.complete and self.error is None:
-                self._sink = sink
                 return
+            self._sink = None
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -132,17 +133,20 @@ class Reply:
         """Bytes that have arrived and were not asked for yet."""
         return self._size
 
-    def push(self, body: bytes) -> None:
+    def push(self, body: bytes) -> int:
+        """Takes a stretch of the body; the bytes that are unread now (called by the connection)."""
         self._pieces.append(body)
-        self._size += len(body)
+        self._size = size = self._size + len(body)
+        return size
 
     def _take(self) -> bytes:
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._size = 0
-        if not self.complete:
-            self._connection.resume()
+        connection = self._connection
+        if connection.paused and not self.complete:
+            connection.resume()
         return body
 
 
@@ -319,12 +323,12 @@ class _Connection(asyncio.Protocol):
     __slots__ = (
         "_keep",
         "_length",
-        "_paused",
         "heard",
         "limit",
         "loop",
         "lost",
         "parser",
+        "paused",
         "reply",
         "since",
         "transport",
@@ -344,7 +348,7 @@ class _Connection(asyncio.Protocol):
         self.limit = 0.0
         self._length = False
         self._keep = True
-        self._paused = False
+        self.paused = False
 
     async def exchange(self, message: bytes, first_byte: float) -> Reply:
         """Sends `message` and waits for the reply's head."""
@@ -374,8 +378,8 @@ class _Connection(asyncio.Protocol):
         self.transport.abort()
 
     def resume(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
@@ -449,9 +453,8 @@ class _Connection(asyncio.Protocol):
         reply = self.reply
         if reply is None:
             return
-        reply.push(body)
-        if reply.unread > HIGH_WATER and not self._paused:
-            self._paused = True
+        if reply.push(body) > HIGH_WATER and not self.paused:
+            self.paused = True
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -460,7 +463,8 @@ class _Connection(asyncio.Protocol):
             return
         self.reply = None
         reply.complete = True
-        self.resume()
+        if self.paused:
+            self.resume()
         if self._keep:
             self.upstream.release(self)
         else:

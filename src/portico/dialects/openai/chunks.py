@@ -157,19 +157,16 @@ class ChunkReader:
         events: list[Event] = []
         for payload in payloads:
             try:
-                self._payload(payload, events)
+                if payload == b"[DONE]":
+                    self.done = True
+                elif payload:
+                    self._read(payload, events)
             except PorticoError as error:
                 if not events:
                     raise
                 self.failure = error
                 break
         return events
-
-    def _payload(self, payload: bytes, events: list[Event]) -> None:
-        if payload == b"[DONE]":
-            self.done = True
-        elif payload:
-            self._read(payload, events)
 
     def _read(self, payload: bytes, events: list[Event]) -> None:
         chunk = _decode(_chat, payload)

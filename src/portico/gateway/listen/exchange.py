@@ -137,7 +137,7 @@ class Exchange:
     async def run(self, app: App) -> None:
         """Runs the application and answers in its place where it does not."""
         extensions = self.scope["extensions"]
-        extensions["portico.write"] = self.write_now
+        extensions["portico.exchange"] = self
         try:
             await app(self.scope, self.receive, self.send)
         except PorticoError as error:
@@ -155,9 +155,8 @@ class Exchange:
                 log.error("%s %s ended without a complete answer.", self.scope["method"], self.path)
                 self._fail(PorticoError("The server gave no answer to this request."))
         finally:
-            del extensions[
-                "portico.write"
-            ]  # else scope and exchange would hold each other until a collection
+            # Else scope and exchange would hold each other until a collection.
+            del extensions["portico.exchange"]
 
     def _fail(self, error: PorticoError) -> None:
         if self.response_complete or self.disconnected:
@@ -240,9 +239,20 @@ class Exchange:
         else:
             raise RuntimeError(f"{message['type']} was sent twice.")
 
+    # What Portico's own application does instead, where it need not wait (`extensions["portico.exchange"]`).
+
+    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
+        """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly."""
+        if self._started or self.disconnected or self.response_complete or self._flow.write_paused:
+            return False
+        self._head = self._build_head(status, headers)
+        self._started = True
+        self._write(body, True)
+        return True
+
     def write_now(self, data: bytes) -> bool:
-        """A further stretch of a streamed answer, without waiting (`extensions["portico.write"]`); False once the
-        caller reads too slowly: then the next stretch goes through `send`, which waits for them."""
+        """A further stretch of a streamed answer; False once the caller reads too slowly: then the next stretch
+        goes through `send`, which waits for them."""
         if self.disconnected or self.response_complete:
             return False
         self._write(data, False)
@@ -253,8 +263,6 @@ class Exchange:
         framed = False
         for name, value in headers:
             name = name.lower()
-            if b"\n" in value or b"\r" in value:  # would let a value write headers and bodies of its own
-                raise RuntimeError(f"Header {name!r} has a line break in its value.")
             if name in FRAMING:
                 if name == b"content-length":
                     self._left, framed = int(value), True
@@ -263,7 +271,7 @@ class Exchange:
                     continue  # written below
                 elif name == b"transfer-encoding":
                     continue  # framing is decided below
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(b"%b: %b\r\n" % (name, value))
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self._bodiless = True
         elif not framed:
@@ -277,7 +285,11 @@ class Exchange:
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
-        return b"".join(lines)
+        head = b"".join(lines)
+        # A line break inside a value would let it write headers and bodies of its own. The gate's lines are two.
+        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
+            raise RuntimeError("A header of the answer has a line break in its value.")
+        return head
 
     def _write(self, body: bytes, last: bool) -> None:
         if self._chunked:
