@@ -24,7 +24,7 @@ from processes import Child, ChildFailed, free_port, processes, tree
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = HERE / "build"
-LITELLM_VERSION = "1.109.1"
+LITELLM_VERSION = "1.108.1"
 MODEL = "mock-model"
 
 # The one place where Portico's command line is known. {words} are filled in when it starts.

@@ -43,18 +43,18 @@ def each_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
-def render_error(path: str, error: PorticoError) -> tuple[bytes, bytes]:
+def refuse(path: str, error: PorticoError) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]]:
     """Both dialects' shapes, as the composer would pass them in."""
     body: Any = str(error)
     if path.startswith("/v1/"):
         body = {"message": str(error), "type": "t", "param": error.param, "code": error.code}
-    return json.dumps({"error": body}).encode(), b"application/json"
+    return json.dumps({"error": body}).encode(), b"application/json", [(b"x-tag", b"refused")]
 
 
 @contextlib.asynccontextmanager
 async def listening(app: Any, **limits: Any) -> AsyncIterator[Listener]:
     """`limits` are fields of Limits."""
-    listener = Listener(app, Config(port=0), render_error=render_error, limits=Limits(**limits))
+    listener = Listener(app, Config(port=0), refuse=refuse, limits=Limits(**limits))
     await listener.start()
     try:
         yield listener

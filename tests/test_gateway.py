@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from portico.errors import Busy, ContextLengthExceeded, InvalidRequest, ModelNotFound, PorticoError
+from portico.errors import (
+    BodyTooLarge,
+    Busy,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    PorticoError,
+    RequestTimeout,
+)
 from portico.gateway.app import Gateway
 from portico.gateway.log import Overheard, RequestLog, seconds
 from portico.gateway.meters import Histogram, Meters
@@ -253,6 +261,19 @@ async def test_prompts_and_answers_are_logged_only_when_asked_for(form: str) -> 
             assert (entry["prompt"], entry["answer"]) == ('{"prompt":"a \\u001b secret"}\n', "{}")
         elif prompts:
             assert [line.split()[2] for line in text.splitlines()[1:3]] == ["prompt", "answer"]
+
+
+async def test_what_the_listener_turns_away_has_an_id_and_is_counted_and_logged() -> None:
+    with logged() as (log, read):
+        app = gateway(answering("/v1/x", dialect="openai"), log=log)
+        body, _, headers = app.turned_away("/v1/x", BodyTooLarge(limit=5))
+        app.turned_away("/no/route/of/ours", RequestTimeout("Too slow."))
+        ids = [dict(headers)[b"x-request-id"].decode()]
+    text = read()
+    assert json.loads(body)["error"]["code"] == "body_too_large"
+    assert ids[0] in text.splitlines()[0] and "413" in text.splitlines()[0] and "Too slow." in text
+    # A path that nobody serves is no label: callers could make up ever new ones.
+    assert set(app.meters.requests) == {("openai", "/v1/x", "", 413), ("plain", "", "", 408)}
 
 
 def test_what_is_overheard_has_a_limit() -> None:

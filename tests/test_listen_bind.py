@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from listen_fixtures import answer, ask, each_loop, echo, get, listening, render_error
+from listen_fixtures import answer, ask, each_loop, echo, get, listening, refuse
 from portico.config import Config
 from portico.errors import CannotListen
 from portico.gateway.listen import Listener
@@ -41,7 +41,7 @@ async def answers(host: str, port: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def at(host: str, port: int = 0) -> AsyncIterator[Listener]:
-    listener = Listener(echo, Config(host=host, port=port), render_error=render_error)
+    listener = Listener(echo, Config(host=host, port=port), refuse=refuse)
     await listener.start()
     try:
         yield listener

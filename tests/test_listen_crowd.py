@@ -21,7 +21,7 @@ CHILD = textwrap.dedent("""
     import asyncio, gc, importlib, json, os, sys
     from portico.config import Config
     from portico.gateway.listen import Listener
-    from listen_fixtures import render_error
+    from listen_fixtures import refuse
 
     def rss():
         with open("/proc/self/statm") as statm:
@@ -30,7 +30,7 @@ CHILD = textwrap.dedent("""
     async def main():
         module, name = sys.argv[1].split(":")
         app = getattr(importlib.import_module(module), name)()
-        listener = Listener(app, Config(port=0), render_error=render_error)
+        listener = Listener(app, Config(port=0), refuse=refuse)
         host, port = await listener.start()
         print(port, flush=True)
         loop = asyncio.get_running_loop()

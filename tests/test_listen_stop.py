@@ -26,11 +26,11 @@ from listen_fixtures import (
     get,
     listening,
     post,
-    render_error,
+    refuse,
     soon,
 )
 from portico.config import Config
-from portico.gateway.listen import Listener, serve
+from portico.gateway.listen import Listener, until_signal
 from portico.gateway.listen.listener import make_room
 
 
@@ -215,7 +215,7 @@ async def test_a_reader_that_never_reads_does_not_hold_the_stop() -> None:
 SERVER = textwrap.dedent("""
     import asyncio, sys
     from portico.config import Config
-    from portico.gateway.listen import serve
+    from portico.gateway.listen import Listener, until_signal
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -227,17 +227,17 @@ SERVER = textwrap.dedent("""
             raise
         await send({"type": "http.response.body", "body": b"done"})
 
-    def started(host, port):
-        print(port, flush=True)
+    def started(address):
+        print(address[1], flush=True)
 
     config = Config(port=0, shutdown_timeout=float(sys.argv[1]))
-    render = lambda path, error: (b"{}", b"application/json")
+    refuse = lambda path, error: (b"{}", b"application/json", ())
     loop = asyncio.new_event_loop
     if sys.argv[2] == "uvloop":
         import uvloop
         loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop) as runner:
-        number = runner.run(serve(app, config, render_error=render, on_started=started))
+        number = runner.run(until_signal(Listener(app, config, refuse=refuse), on_started=started))
     print("ended by", number, flush=True)
 """)
 
@@ -331,13 +331,13 @@ def test_a_server_in_a_thread() -> None:
     loop = asyncio.new_event_loop()
 
     def run() -> None:
-        def on_started(host: str, port: int) -> None:
-            found.append((host, port))
+        def on_started(address: tuple[str, int]) -> None:
+            found.append(address)
             started.set()
 
         with contextlib.suppress(asyncio.CancelledError):
             loop.run_until_complete(
-                serve(echo, Config(port=0), render_error=render_error, on_started=on_started)
+                until_signal(Listener(echo, Config(port=0), refuse=refuse), on_started=on_started)
             )
         loop.close()
 
@@ -355,11 +355,11 @@ def test_a_server_in_a_thread() -> None:
 
 
 @each_loop
-async def test_serve_puts_signal_handlers_back() -> None:
+async def test_signal_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     started = asyncio.Event()
     task = asyncio.ensure_future(
-        serve(echo, Config(port=0), render_error=render_error, on_started=lambda host, port: started.set())
+        until_signal(Listener(echo, Config(port=0), refuse=refuse), on_started=lambda address: started.set())
     )
     await started.wait()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
@@ -373,19 +373,19 @@ async def test_serve_puts_signal_handlers_back() -> None:
 async def test_a_failing_start_leaves_nothing() -> None:
     ports: list[int] = []
 
-    def fail(host: str, port: int) -> None:
-        ports.append(port)
+    def fail(address: tuple[str, int]) -> None:
+        ports.append(address[1])
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await serve(echo, Config(port=0), render_error=render_error, on_started=fail)
+        await until_signal(Listener(echo, Config(port=0), refuse=refuse), on_started=fail)
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", ports[0])
 
 
 @each_loop
 async def test_stop_without_start() -> None:
-    await Listener(echo, Config(port=0), render_error=render_error).stop()
+    await Listener(echo, Config(port=0), refuse=refuse).stop()
 
 
 @each_loop
@@ -394,7 +394,7 @@ async def test_given_sockets() -> None:
         await answer(send, b"hello")
 
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = Listener(app, Config(port=1), render_error=render_error, sockets=[sock])
+    listener = Listener(app, Config(port=1), refuse=refuse, sockets=[sock])
     assert await listener.start() == sock.getsockname()
     async with calling(listener) as caller:
         await caller.say(get())

@@ -22,8 +22,8 @@ from portico.engines.supervisor import Supervisor
 from portico.errors import ConfigError, EngineError, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
-from portico.gateway.listen.gate import Limits
-from portico.gateway.listen.listener import Listener, make_room, signals
+from portico.gateway.listen import Limits, Listener, until_signal
+from portico.gateway.listen.listener import make_room
 from portico.gateway.log import RequestLog
 from portico.gateway.meters import Meters
 from portico.gateway.models import Models, Preset, Served
@@ -32,7 +32,6 @@ from portico.gateway.ollama_shapes import stand_in
 from portico.gateway.ollama_shelf import ShelfRoutes
 from portico.gateway.openai_routes import OpenAIRoutes
 from portico.gateway.openapi import describe
-from portico.gateway.refusals import render
 from portico.gateway.serving import Serving
 from portico.library import HubSettings, Library, ModelFile, bundled_folder
 from portico.web import Access, Route, Routes
@@ -107,7 +106,7 @@ class Portico:
         self.beside.description = describe(rows, keys=bool(self._keys))
         self.gateway = Gateway(Routes(rows), access, self.meters, self.log)
         limits = msgspec.structs.replace(Limits.of(config), streamed_paths=("/api/blobs/",))
-        self.listener = Listener(self.gateway, config, render_error=render, limits=limits)
+        self.listener = Listener(self.gateway, config, refuse=self.gateway.turned_away, limits=limits)
         host, port = await self.listener.start()
         try:
             await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))
@@ -135,6 +134,10 @@ class Portico:
         await self.supervisor.stop()
         self.log.flush()
 
+    def cut(self) -> None:
+        """A `stop` under way waits for nobody any more."""
+        self.listener.cut()
+
 
 def serve(
     config: Config,
@@ -157,30 +160,15 @@ async def _serve(
 ) -> None:
     make_room(config.max_connections)
     portico = Portico(config, os.environ)
-    received: asyncio.Queue[int] = asyncio.Queue()
-    with signals(received.put_nowait):
-        starting = asyncio.ensure_future(portico.start())
-        told = asyncio.ensure_future(received.get())
-        await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():  # a signal while it loads
-            starting.cancel()
-            try:
-                await starting
-            except asyncio.CancelledError:
-                pass
-            else:
-                await portico.stop(grace=0)
-            return
-        on_ready(await starting)
+
+    def started(ready: Ready) -> None:
+        on_ready(ready)
         settle_memory()
-        await told
+
+    def stopping() -> None:
         on_stopping(config.shutdown_timeout, portico.meters.in_flight)
-        stopping = asyncio.ensure_future(portico.stop())
-        again = asyncio.ensure_future(received.get())
-        await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
-        again.cancel()
-        portico.listener.cut()
-        await stopping
+
+    await until_signal(portico, on_started=started, on_stopping=stopping)
 
 
 def settle_memory() -> None:

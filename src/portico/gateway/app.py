@@ -11,8 +11,8 @@ import secrets
 from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, ShuttingDown
 from portico.gateway.log import Overheard, RequestLog
 from portico.gateway.meters import Meters
-from portico.gateway.refusals import refusal
-from portico.web import Access, HungUp, Request, Routes
+from portico.gateway.refusals import render
+from portico.web import Access, Account, HungUp, Request, Routes
 from portico.web.request import Receive, Scope, Send
 
 _log = logging.getLogger("portico.gateway")
@@ -84,7 +84,7 @@ class Gateway:
     async def _refuse(self, request: Request, error: PorticoError) -> None:
         if request.started:  # the stream's own writer has said what it could
             return
-        body, content_type = refusal(request, error)
+        body, content_type = render(request.path, error)
         if isinstance(error, Forbidden) and not str(error):
             body = b""  # as Ollama answers a foreign page
         try:
@@ -93,8 +93,24 @@ class Gateway:
         except TimeoutError:
             request.gone = True
 
+    def turned_away(
+        self, path: str, error: PorticoError
+    ) -> tuple[bytes, bytes, tuple[tuple[bytes, bytes], ...]]:
+        """(body, content type, further headers) for a request that the listener answers itself, with `error`:
+        one that is too large, too slow or no HTTP. Counted and logged like any other."""
+        account, tag = Account(), self._new_tag()
+        row = self.routes.at(path)
+        if row is not None:
+            account.dialect, account.route = row.dialect, row.path
+        self.meters.settle(account, error.status, gone=False)
+        self.log.request(tag, "-", path, error.status, account, str(error))
+        return *render(path, error), ((b"x-request-id", tag.encode()),)
+
     def _tag(self, request: Request) -> str:
         asked = request.headers.get(b"x-request-id")
         if asked is not None and _TAG.fullmatch(asked):
             return asked.decode()
+        return self._new_tag()
+
+    def _new_tag(self) -> str:
         return f"{self._prefix}-{next(self._numbers):x}"

@@ -6,7 +6,6 @@ import msgspec
 
 from portico.dialects import ollama, openai
 from portico.errors import MethodNotAllowed, PorticoError, RouteNotFound
-from portico.web import Request
 from portico.web.request import JSON_TYPE
 
 _TEXT = b"text/plain"
@@ -21,12 +20,8 @@ _ANTHROPIC = {
 }
 
 
-def refusal(request: Request, error: PorticoError) -> tuple[bytes, bytes]:
-    """(body, content type) of an answer that is `error`."""
-    return render(request.path, error)
-
-
 def render(path: str, error: PorticoError) -> tuple[bytes, bytes]:
+    """(body, content type) of an answer that is `error`, to a request for `path`."""
     if path.startswith("/v1/messages"):
         kind = _ANTHROPIC.get(error.status, "api_error")
         told = {"type": kind, "message": str(error), "param": error.param, "code": error.code}

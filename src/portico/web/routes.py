@@ -49,6 +49,11 @@ class Routes:
                 self._fixed[row.method, row.path] = row
                 self._methods.setdefault(row.path, []).append(row.method)
 
+    def at(self, path: str) -> Route | None:
+        """A row with that fixed path, whatever its method; None if there is none."""
+        methods = self._methods.get(path)
+        return self._fixed[methods[0], path] if methods else None
+
     def find(self, request: Request) -> Route:
         """The row for this request. Raises RouteNotFound or MethodNotAllowed, in Ollama's (gin's) words."""
         method = "GET" if request.method == "HEAD" else request.method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("portico.listen")
 
-# (path, error) -> (body, content type) in that path's dialect. Called exactly once for each request that
-# is answered before the application ran, or in its place: the composer may count there.
-RenderError = Callable[[str, PorticoError], tuple[bytes, bytes]]
+# (path, error) -> (body, content type, further headers) in that path's dialect. Called exactly once for each
+# request that is answered before the application ran, or in its place: the composer counts there.
+Refuse = Callable[[str, PorticoError], tuple[bytes, bytes, Sequence[tuple[bytes, bytes]]]]
 
 
 _AT_ONCE = 100  # connections looked at before others get their turn
@@ -99,9 +99,9 @@ class Gate(ServerState):
 
     connections: set[GuardedProtocol]  # type: ignore[assignment]
 
-    def __init__(self, limits: Limits, render_error: RenderError) -> None:
+    def __init__(self, limits: Limits, refuse: Refuse) -> None:
         super().__init__()
-        self.limits, self.render_error = limits, render_error
+        self.limits, self.refuse = limits, refuse
         self.patience = Patience.of(limits)
         self.least = self.patience.least
         self.stopping = False
@@ -148,8 +148,9 @@ class Gate(ServerState):
 
     def error_answer(self, path: str, error: PorticoError, *, bodiless: bool) -> bytes:
         """A whole answer that ends its connection."""
-        body, content_type = self.render_error(path, error)
-        headers = ((b"content-type", content_type), (b"content-length", b"%d" % len(body)), *error.headers)
+        body, content_type, more = self.refuse(path, error)
+        framing = ((b"content-type", content_type), (b"content-length", b"%d" % len(body)))
+        headers = (*framing, *error.headers, *more)
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         head = b"%b%b%bconnection: close\r\n\r\n" % (STATUS_LINE[error.status], self.lines, lines)
         return head if bodiless else head + body

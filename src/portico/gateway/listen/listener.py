@@ -6,12 +6,8 @@ import asyncio
 import contextlib
 import functools
 import logging
-import signal
 import socket
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
@@ -19,7 +15,7 @@ from portico.config import Config
 from portico.gateway.listen.bind import BACKLOG, bind
 from portico.gateway.listen.connection import GuardedProtocol
 from portico.gateway.listen.exchange import App
-from portico.gateway.listen.gate import Gate, Limits, RenderError
+from portico.gateway.listen.gate import Gate, Limits, Refuse
 
 log = logging.getLogger("portico.listen")
 
@@ -43,12 +39,12 @@ class Listener:
         app: App,
         config: Config,
         *,
-        render_error: RenderError,
+        refuse: Refuse,
         limits: Limits | None = None,
         sockets: Sequence[socket.socket] | None = None,
     ) -> None:
         self._app, self._config, self._given = app, config, sockets
-        self.gate = Gate(limits or Limits.of(config), render_error)
+        self.gate = Gate(limits or Limits.of(config), refuse)
         self.addresses: tuple[tuple[str, int], ...] = ()
         self._servers: list[asyncio.Server] = []
         self._watching: asyncio.Task[None] | None = None
@@ -121,64 +117,6 @@ class Listener:
         if self.gate.tasks:
             log.warning("%d requests did not end when they were cancelled.", len(self.gate.tasks))
         self._ended.set()
-
-
-async def serve(
-    app: App,
-    config: Config,
-    *,
-    render_error: RenderError,
-    on_started: Callable[[str, int], object] | None = None,
-    sockets: Sequence[socket.socket] | None = None,
-) -> int | None:
-    """Serves until SIGTERM or SIGINT, then stops in order; a second signal cuts what still runs.
-
-    `on_started(host, port)` runs once it listens. Gives back the signal's number. In a thread that is not
-    the main one no signal is seen; cancelling the task cuts at once.
-    """
-    make_room(config.max_connections)
-    listener = Listener(app, config, render_error=render_error, sockets=sockets)
-    host, port = await listener.start()
-    received: asyncio.Queue[int] = asyncio.Queue()
-    try:
-        with signals(received.put_nowait):
-            if on_started is not None:
-                on_started(host, port)
-            number = await received.get()
-            stopping = asyncio.ensure_future(listener.stop())
-            again = asyncio.ensure_future(received.get())
-            await asyncio.wait((stopping, again), return_when=asyncio.FIRST_COMPLETED)
-            again.cancel()
-            if not stopping.done():
-                listener.cut()
-            await asyncio.shield(stopping)
-        return number
-    finally:
-        listener.cut()
-        await listener.stop(0)
-
-
-@contextlib.contextmanager
-def signals(hear: Callable[[int], object]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread set signal handlers
-        return
-    loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if sys.platform == "win32":
-        numbers.append(signal.SIGBREAK)
-
-    def handle(number: int, frame: Any) -> None:
-        loop.call_soon_threadsafe(hear, number)
-
-    # signal.signal, not loop.add_signal_handler: the second does not exist on Windows and cannot put back
-    # what was there before.
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _hold_little(sock: socket.socket) -> None:
