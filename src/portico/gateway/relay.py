@@ -156,15 +156,12 @@ async def _whole(request: Request, replica: Replica, reply: Reply) -> None:
 async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usage: bool) -> None:
     account = request.account
     chunks = Chunks(keep_usage=keep_usage)
+    feed, write = chunks.feed, request.write_now
     began = False
-    write = request.write_now
 
     def passed(data: bytes) -> bool:
-        out = chunks.feed(data)
-        if out:
-            account.arrived(chunks.count)
-            return write(out) and chunks.failure is None  # type: ignore[misc]
-        return chunks.failure is None
+        out = feed(data)
+        return (not out or write(out)) and chunks.failure is None  # type: ignore[misc]
 
     try:
         while True:
@@ -173,13 +170,13 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
                 if chunks.failure is not None:
                     raise chunks.failure
             data = await reply.chunk()
-            out = chunks.feed(data) if data else chunks.end()
+            out = feed(data) if data else chunks.end()
             if out:
                 if not began:
                     # Only now: an engine that breaks before its first byte still gives an honest status.
                     await request.begin(SSE_TYPE)
                     began = True
-                account.arrived(chunks.count)
+                    account.arrived(chunks.count)
                 await request.write(out)
             if chunks.failure is not None:
                 raise chunks.failure
@@ -198,7 +195,10 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
             raise
         account.finish = "error"
         return await request.end(sse(openai.error_body(ShuttingDown())))
-    account.usage = chunks.usage
+    finally:
+        if began:  # once, not with every chunk: reading the clock is a part of what passing one on costs
+            account.arrived(chunks.count - account.chunks)
+            account.usage = chunks.usage
     await request.end(b"" if chunks.done else SSE_DONE)
 
 
@@ -215,6 +215,7 @@ class Chunks:
         self._keep_usage = keep_usage
         self._frames = SSEReader()
         self.count = 0
+        """Events seen so far."""
         self.done = False
         self.finished = False
         self.failure: PorticoError | None = None
@@ -222,7 +223,7 @@ class Chunks:
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The bytes to pass on; `count` is then the number of chunks in them."""
+        """The bytes to pass on."""
         # What engines send nearly always: one whole event in a packet, with nothing in it to change.
         if (
             data[:7] == b"data: {"
@@ -237,7 +238,7 @@ class Chunks:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 seen = None
             if seen is not None and seen.usage is None and seen.error is None:
-                self.count = 1
+                self.count += 1
                 choices = seen.choices
                 if choices and choices[-1].finish_reason is not None:
                     self.finished = True
@@ -262,7 +263,7 @@ class Chunks:
                 break
             if payload:
                 out += (b"data: ", payload, _EVENT_END)
-        self.count = len(payloads)
+        self.count += len(payloads)
         return b"".join(out)
 
     def _looked_at(self, payload: bytes) -> bytes:

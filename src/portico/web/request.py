@@ -20,7 +20,11 @@ class HungUp(Exception):
 
 
 class Exchange(Protocol):
-    """What our own listener can do besides ASGI: write at once, where nothing has to be waited for."""
+    """What our own listener can do besides ASGI: read and write at once, where nothing has to be waited for."""
+
+    def body_now(self) -> bytes | None:
+        """None: not the whole body is there, `receive` must be used."""
+        ...
 
     def answer_now(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         """False: nothing was written, `send` must be used."""
@@ -90,6 +94,8 @@ class Request:
 
     async def body(self) -> bytes:
         """The whole body; the listener has limited its size."""
+        if self._exchange is not None and (body := self._exchange.body_now()) is not None:
+            return body
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             return message.get("body", b"")  # type: ignore[no-any-return]

@@ -166,29 +166,7 @@ class GuardedProtocol(HttpToolsProtocol):
             framing = (b"content-length", b"transfer-encoding")
             self.skipped_body = b"\r\n".join(b"%b: %b" % each for each in headers if each[0] in framing)
         version, hangup = self.parser.get_http_version(), Hangup()
-        self.cycle = exchange = Exchange(
-            self,
-            self._scope(method, version, path, raw_path, query, headers, hangup),
-            hangup,
-            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
-            awaits_continue=awaits_continue and version == "1.1",
-        )
-        if self.running is None:
-            self._start(exchange)
-        else:
-            self.pipeline.append(exchange)
-
-    def _scope(
-        self,
-        method: str,
-        version: str,
-        path: str,
-        raw_path: bytes,
-        query: bytes,
-        headers: list[tuple[bytes, bytes]],
-        hangup: Hangup,
-    ) -> dict[str, Any]:
-        return {
+        scope = {
             "type": "http",
             "asgi": ASGI,
             "http_version": version,
@@ -203,6 +181,17 @@ class GuardedProtocol(HttpToolsProtocol):
             "headers": headers,
             "extensions": {"portico.hangup": hangup},
         }
+        self.cycle = exchange = Exchange(
+            self,
+            scope,
+            hangup,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            awaits_continue=awaits_continue and version == "1.1",
+        )
+        if self.running is None:
+            self._start(exchange)
+        else:
+            self.pipeline.append(exchange)
 
     def _objection(
         self, headers: list[tuple[bytes, bytes]], owed: int, declared: int, path: str

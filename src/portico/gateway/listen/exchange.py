@@ -199,6 +199,15 @@ class Exchange:
 
     # ---- what the application does with it
 
+    def body_now(self) -> bytes | None:
+        """The whole body; None if it has to be taken through `receive`: it is not there yet, or not whole."""
+        if self.more_body or self._taken_whole or self._failure is not None:
+            return None
+        if self.disconnected or self.response_complete:
+            return None
+        self._flow.resume_reading()
+        return self._take()
+
     async def receive(self) -> Message:
         if self.awaits_continue:
             self.awaits_continue = False
@@ -209,18 +218,17 @@ class Exchange:
                 raise self._failure
             self._flow.resume_reading()
             if self._parts or not (self.more_body or self._taken_whole):
-                return self._take()
+                return {"type": "http.request", "body": self._take(), "more_body": self.more_body}
             if self._news is None:
                 self._news = asyncio.Event()
             self._news.clear()
             await self._news.wait()
         return {"type": "http.disconnect"}
 
-    def _take(self) -> Message:
+    def _take(self) -> bytes:
         parts, self._parts, self.held = self._parts, [], 0
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._taken_whole = not self.more_body  # from now on `receive` waits for the end
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def send(self, message: Message) -> None:
         if self._flow.write_paused and not self.disconnected:
@@ -239,7 +247,8 @@ class Exchange:
         else:
             raise RuntimeError(f"{message['type']} was sent twice.")
 
-    # What Portico's own application does instead, where it need not wait (`extensions["portico.exchange"]`).
+    # What Portico's own application does instead, with `body_now`, where it need not wait: it finds this in
+    # `extensions["portico.exchange"]`.
 
     def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
         """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly."""
@@ -255,7 +264,10 @@ class Exchange:
         goes through `send`, which waits for them."""
         if self.disconnected or self.response_complete:
             return False
-        self._write(data, False)
+        if self._chunked and data and not self._head:  # as `_write` does, in the fewest steps
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._write(data, False)
         return not self._flow.write_paused
 
     def _build_head(self, status: int, headers: Headers) -> bytes:
