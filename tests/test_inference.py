@@ -7,12 +7,13 @@ import itertools
 import json
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from portico.dialects.assemble import Assembler
-from portico.gateway.inference import as_prompt, assemble, call_schema, droppings, retold
+from portico.gateway.inference import as_prompt, assemble, call_schema, droppings, retold, surely_fits
 from portico.gateway.streams import Events, ForcedCall, Joined, Told
 from portico.messages import (
     ChatRequest,
@@ -111,7 +112,7 @@ async def test_joined_streams_are_choices_with_one_usage() -> None:
 
         return open
 
-    joined = Joined([opener(stream) for stream in streams], per_prompt=2)  # type: ignore[misc]
+    joined = Joined([opener(stream) for stream in streams], per_prompt=2, at_once=4)  # type: ignore[misc]
     result = await assemble(joined, Account())
     assert [choice.text for choice in result.choices] == ["one", "two", "xyz", ""]
     assert [choice.index for choice in result.choices] == [0, 1, 2, 3]
@@ -135,7 +136,7 @@ async def test_one_broken_stream_ends_them_all() -> None:
     async def second() -> Events:
         return broken
 
-    joined = Joined([first, second], per_prompt=1)
+    joined = Joined([first, second], per_prompt=1, at_once=2)
     assert await joined.batch() == [TextDelta(text="a", index=1)]
     with pytest.raises(ValueError, match="broken"):
         await joined.batch()
@@ -195,3 +196,60 @@ def test_a_whole_answer_retold_is_the_same() -> None:
     for event in retold(result):
         assembler.add(event)
     assert assembler.result() == result
+
+
+async def test_one_request_of_many_answers_runs_a_few_at_a_time() -> None:
+    running: list[int] = [0, 0]
+    gate = asyncio.Event()
+
+    class Gated(Told):
+        def close(self) -> None:
+            running[0] -= 1
+
+    async def open_one() -> Events:
+        running[0] += 1
+        running[1] = max(running)
+        if running[0] == 3:
+            gate.set()
+        await gate.wait()
+        return Gated([TextDelta(text="x"), Finished(finish_reason="stop")])
+
+    joined = Joined([open_one] * 600, per_prompt=600, at_once=3)
+    seen = [event for event in [await joined.batch()] if event]
+    while batch := await joined.batch():
+        seen.append(batch)
+    assert len(seen) == 600 and running == [0, 3]
+
+
+async def test_a_caller_who_reads_slowly_holds_up_joined_streams() -> None:
+    given = 0
+
+    class Endless:
+        async def batch(self) -> Sequence[Event]:
+            nonlocal given
+            given += 1
+            return [TextDelta(text="x")]
+
+        def close(self) -> None:
+            pass
+
+    async def open_one() -> Events:
+        return Endless()
+
+    joined = Joined([open_one] * 2, per_prompt=1, at_once=2)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert given < 100
+    await joined.batch()
+    joined.close()
+
+
+@given(st.text(max_size=300), st.integers(1, 40))
+def test_a_conversation_that_is_not_counted_fits(text: str, turns: int) -> None:
+    messages = tuple(said("user", text) for _ in range(turns))
+    request = ChatRequest(model="m", messages=messages)
+    # At its worst a token a byte, and what Qwen's template adds: "<|im_start|>user\n" and the end, byte by byte.
+    worst = sum(len(text.encode()) + 29 for _ in range(turns)) + 200
+    assert not surely_fits(request, worst)
+    tools = msgspec.structs.replace(request, tools=(Tool(name="f"),))
+    assert surely_fits(request, 10**9) and not surely_fits(tools, 10**9)

@@ -76,14 +76,36 @@ def test_a_base_model_cannot_chat(base_server: LiveServer, path: str, stream: bo
 def test_a_base_model_completes_and_generates(base_server: LiveServer) -> None:
     completion = {"model": "base", "prompt": "Once upon a time", "max_tokens": 5}
     assert base_server.ask("POST", "/v1/completions", completion)["usage"]["completion_tokens"] == 5
-    generation = {
-        "model": "base",
-        "prompt": "Once",
-        "raw": True,
-        "options": {"num_predict": 3},
-        "stream": False,
-    }
-    assert base_server.ask("POST", "/api/generate", generation)["eval_count"] == 3
+    generation = {"model": "base", "prompt": "Once", "options": {"num_predict": 3}, "stream": False}
+    assert base_server.ask("POST", "/api/generate", {**generation, "raw": True})["eval_count"] == 3
+
+
+def test_a_base_model_generates_from_what_it_is_given(base_server: LiveServer) -> None:
+    """Without `raw` too: Ollama's template for such a model is the prompt itself."""
+    options = {"num_predict": 8, "temperature": 0}
+    asked = {"model": "base", "stream": False, "options": options}
+    plain = base_server.ask("POST", "/api/generate", {**asked, "prompt": "Once upon a time"})
+    raw = base_server.ask("POST", "/api/generate", {**asked, "prompt": "Once upon a time", "raw": True})
+    assert plain["response"] == raw["response"] and plain["eval_count"] == raw["eval_count"]
+    assert plain["prompt_eval_count"] == raw["prompt_eval_count"]
+
+    # What it sends back as `context` goes on from there, also after a system message.
+    begun = base_server.ask("POST", "/api/generate", {**asked, "prompt": "Once", "system": "A tale."})
+    text = base_server.ask("POST", "/detokenize", {"model": "base", "tokens": begun["context"]})["prompt"]
+    assert text == "A tale.\n\nOnce" + begun["response"]
+    on = {**asked, "prompt": " and", "context": begun["context"]}
+    full = {**asked, "prompt": text + " and", "raw": True}
+    assert (
+        base_server.ask("POST", "/api/generate", on)["response"]
+        == base_server.ask("POST", "/api/generate", full)["response"]
+    )
+
+
+def test_a_suffix_may_be_echoed_with_its_prompt(filling: LiveServer) -> None:
+    asked = {"model": "fim", "prompt": "def f(", "suffix": "):", "temperature": 0, "max_tokens": 6}
+    middle = filling.ask("POST", "/v1/completions", asked)["choices"][0]["text"]
+    echoed = filling.ask("POST", "/v1/completions", {**asked, "echo": True})["choices"][0]["text"]
+    assert echoed == "def f(" + middle
 
 
 def test_a_base_model_is_not_said_to_have_tools(base_server: LiveServer) -> None:

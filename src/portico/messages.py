@@ -170,7 +170,10 @@ class EmbeddingRequest(Value, frozen=True, kw_only=True):
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None
     encoding: Literal["float", "base64"] = "float"
+    scaled: bool = True
+    """Vectors of length 1, as OpenAI's are; false: as the model gives them, where the engine can."""
     truncate: bool = False
+    """Cut an input that is too long, instead of refusing it (Ollama's default)."""
     keep_alive: float | None = None
 
 

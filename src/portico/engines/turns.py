@@ -11,6 +11,7 @@ class Turns:
     """First come, first served; a caller who is cancelled while it waits is dropped. Belongs to one event loop."""
 
     def __init__(self, at_once: int, *, max_waiting: int) -> None:
+        self.at_once = at_once
         self._semaphore = asyncio.Semaphore(at_once)
         self._max_waiting = max_waiting
         self.waiting = 0

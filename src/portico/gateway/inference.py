@@ -15,6 +15,7 @@ import msgspec
 from portico.dialects import openai
 from portico.dialects.assemble import Assembler
 from portico.dialects.infill import InfillReader, write_infill
+from portico.dialects.vectors import normalised
 from portico.engines import Replica
 from portico.errors import (
     ContextLengthExceeded,
@@ -40,6 +41,7 @@ from portico.messages import (
     Result,
     TextDelta,
     Tool,
+    ToolCall,
     ToolCallDelta,
     Usage,
     Used,
@@ -51,6 +53,11 @@ COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 INFILL = "/infill"
 MOST_ANSWERS = 1024
+_MARKERS = 2
+"""Tokens that an embedding model puts around a text: one before, one behind it."""
+_TURN, _FRAME = 32, 256
+"""Tokens that a chat template may add to a message, and to the whole: roles and markers, a system message of its
+own."""
 
 
 class Inference:
@@ -71,7 +78,7 @@ class Inference:
             raise TemplateMissing(model=replica.spec.name)
         if request.n > 1 and not replica.abilities.multiple:  # (3)
             one = msgspec.structs.replace(request, n=1)
-            return Joined([partial(self.chat, one, replica)] * request.n, per_prompt=request.n)
+            return joined([partial(self.chat, one, replica)] * request.n, replica, per_prompt=request.n)
         choice = request.tool_choice
         if choice is not None and choice.mode in ("required", "named") and not replica.abilities.forces_tools:
             return await self._forced(request, replica)  # (4)
@@ -98,13 +105,13 @@ class Inference:
             for prompt in request.prompts:
                 one = msgspec.structs.replace(request, prompts=(prompt,), n=1)
                 opens += [partial(self.completion, one, replica)] * request.n
-            return Joined(opens, per_prompt=request.n)
+            return joined(opens, replica, per_prompt=request.n)
         if request.suffix is not None and lacks(replica, "insert"):
             raise unsupported(replica, "insert", "suffix (fill in the middle)")
-        if request.suffix is not None and not replica.abilities.suffix:
-            return await open_stream(replica, INFILL, write_infill(request), InfillReader())
         if request.echo and not replica.abilities.echo:
             return await self._echoed(request, replica)
+        if request.suffix is not None and not replica.abilities.suffix:
+            return await open_stream(replica, INFILL, write_infill(request), InfillReader())
         if request.sampling.max_tokens == 0 and not replica.abilities.echo:
             return Told(await self._nothing(request, replica))
         return await self._ask_completion(request, replica)
@@ -115,8 +122,18 @@ class Inference:
         """One vector for each input. Raises Unsupported for a model that has none."""
         if lacks(replica, "embedding"):
             raise unsupported(replica, "embedding", "embeddings")
-        body = openai.write_embedding(request, model=replica.served_name)
-        return openai.read_embeddings(await fetch(replica, EMBEDDINGS, body))
+        try:
+            vectors, usage = await ask_embeddings(request, replica)
+        except ContextLengthExceeded as error:
+            if not request.truncate:
+                raise
+            vectors, usage = await ask_embeddings(await shortened(request, replica, error), replica)
+        if request.dimensions is not None:  # an engine that knows no such thing gives all it has
+            vectors = [
+                normalised(vector, request.dimensions) if len(vector) > request.dimensions else vector
+                for vector in vectors
+            ]
+        return vectors, usage
 
     # ---- inside
 
@@ -138,15 +155,11 @@ class Inference:
             return openai.read_result(await fetch(replica, CHAT, write_chat(smaller, replica, stream=False)))
 
     async def _budgeted(self, request: ChatRequest, replica: Replica) -> ChatRequest:
-        """`num_ctx` never reloads a model: a smaller one only cuts the conversation. A token is at least a
-        byte, so a conversation of fewer bytes fits without being counted."""
+        """`num_ctx` never reloads a model: a smaller one only cuts the conversation."""
         budget = request.context
         if not request.truncate or budget is None or (replica.context and budget >= replica.context):
             return request
-        if (
-            sum(len(part.text) for m in request.messages for part in m.parts if hasattr(part, "text"))
-            < budget
-        ):
+        if surely_fits(request, budget):
             return request
         try:
             return await self._dropped(request, replica, budget)
@@ -189,6 +202,13 @@ class Inference:
         return smaller
 
     async def _forced(self, request: ChatRequest, replica: Replica) -> Events:
+        request = await self._budgeted(request, replica)
+        try:
+            return await self._open_forced(request, replica)
+        except ContextLengthExceeded as error:
+            return await self._open_forced(await self._fitted(request, replica, error), replica)
+
+    async def _open_forced(self, request: ChatRequest, replica: Replica) -> Events:
         """llama.cpp's grammar lets a model talk instead of calling. A schema does not: the template renders
         messages and tools as always, and the schema leaves only a call."""
         choice = request.tool_choice
@@ -226,10 +246,7 @@ class Inference:
                 feature="echo with logprobs",
             )
         text = prompt if isinstance(prompt, str) else await replica.detokenize(prompt)
-        plain = msgspec.structs.replace(request, echo=False)
-        if request.sampling.max_tokens == 0:
-            return Echoed(Told(await self._nothing(request, replica)), text)
-        return Echoed(await self._ask_completion(plain, replica), text)
+        return Echoed(await self.completion(msgspec.structs.replace(request, echo=False), replica), text)
 
     async def _nothing(self, request: CompletionRequest, replica: Replica) -> Sequence[Event]:
         """A completion of no tokens: llama.cpp would make one."""
@@ -307,6 +324,38 @@ async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
     return answer.body
 
 
+def joined(opens: Sequence[Callable[[], Awaitable[Events]]], replica: Replica, *, per_prompt: int) -> Joined:
+    """The streams as one, as many of them at a time as the engine answers at once."""
+    at_once = replica.turns.at_once if replica.turns is not None else len(opens)
+    return Joined(opens, per_prompt=per_prompt, at_once=at_once)
+
+
+async def ask_embeddings(request: EmbeddingRequest, replica: Replica) -> tuple[list[list[float]], Usage]:
+    body = openai.write_embedding(request, model=replica.served_name)
+    return openai.read_embeddings(await fetch(replica, EMBEDDINGS, body))
+
+
+async def shortened(
+    request: EmbeddingRequest, replica: Replica, error: ContextLengthExceeded
+) -> EmbeddingRequest:
+    """The same request with every input cut at its end to what the model can take, as Ollama does."""
+    limit = error.limit or replica.context
+    if limit is None:
+        raise error
+    room = max(1, limit - _MARKERS)
+    inputs: list[str | tuple[int, ...]] = []
+    for each in request.inputs:
+        if isinstance(each, str):
+            try:
+                tokens = await replica.tokenize(each)
+                inputs.append(each if len(tokens) <= room else await replica.detokenize(tokens[:room]))
+            except Unsupported:
+                raise error from None
+        else:
+            inputs.append(each[:room])
+    return msgspec.structs.replace(request, inputs=tuple(inputs))
+
+
 def read_refusal(
     replica: Replica, status: int, body: bytes, retry_after: bytes | None = None
 ) -> PorticoError:
@@ -369,6 +418,20 @@ def retold(result: Result) -> list[Event]:
 def lacks(replica: Replica, capability: str) -> bool:
     """Only the models of the embedded engine are known that well; other servers answer for themselves."""
     return replica.spec.engine == "llamacpp" and capability not in replica.spec.facts.capabilities
+
+
+def surely_fits(request: ChatRequest, budget: int) -> bool:
+    """Whether a conversation need not be counted. A token is at least a byte; tools, calls and images become
+    text or tokens of which only the template and the model know how many."""
+    if request.tools:
+        return False
+    size = _FRAME + _TURN * len(request.messages)
+    for message in request.messages:
+        for part in message.parts:
+            if isinstance(part, Image | ToolCall):
+                return False
+            size += len(part.text.encode())
+    return size < budget
 
 
 def lacks_template(replica: Replica) -> bool:

@@ -12,7 +12,7 @@ from portico.dialects.framing import sse
 from portico.dialects.ollama import wire
 from portico.engines import Replica
 from portico.errors import PorticoError, Unsupported
-from portico.gateway.inference import assemble
+from portico.gateway.inference import assemble, check_chat, lacks_template
 from portico.gateway.models import Served
 from portico.gateway.ollama_shapes import EmbeddingBody, EmbedReply, Reply
 from portico.gateway.relay import SSE_TYPE
@@ -69,7 +69,8 @@ class OllamaRoutes:
             if isinstance(wanted, ChatRequest):
                 chat = thoughtful(served.applied(wanted), served)
                 remembered = Memory(replica, chat, asked.context)
-                if asked.context:
+                if asked.context or lacks_template(replica):
+                    check_chat(chat, replica)
                     events = await inference.completion(await remembered.request(), replica)
                 else:
                     events = await inference.chat(chat, replica)
@@ -95,6 +96,7 @@ class OllamaRoutes:
         """An empty prompt loads the model; with keep_alive 0 it unloads it."""
         if keep_alive == 0:
             request.account.model = served.spec.name
+            request.watch()  # running requests are waited for, and who asked may leave meanwhile
             await self._serving.supervisor.unload(served.spec.name)
         else:
             async with self._serving.replica(request, served, keep_alive):
@@ -132,9 +134,7 @@ class OllamaRoutes:
                 vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.arrived()
             request.account.usage = usage
-            reply = ollama.embed_reply(
-                asked.model, vectors, timing(request.account), usage, dimensions=asked.dimensions
-            )
+            reply = ollama.embed_reply(asked.model, vectors, timing(request.account), usage)
             await request.answer(200, reply)
 
     async def embeddings(self, request: Request) -> None:
@@ -191,21 +191,30 @@ class Memory:
 
     async def request(self) -> CompletionRequest:
         """The prompt with what came before it: as text, because its template is applied already."""
-        prompt = await self._replica.detokenize(self._context) + await self._replica.render(self._chat)
         chat = self._chat
+        before = await self._replica.detokenize(self._context) if self._context else ""
+        prompt = before + await self._rendered()
         return CompletionRequest(
             model=chat.model,
             prompts=(prompt,),
             sampling=chat.sampling,
             format=chat.format,
             stream=chat.stream,
+            logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
             include_usage=True,
         )
+
+    async def _rendered(self) -> str:
+        """What the model's template makes of this turn; a model without one gets what its caller wrote, as it
+        does from Ollama, whose template for it is `{{ .Prompt }}`."""
+        if lacks_template(self._replica):
+            return "\n\n".join(message.text for message in self._chat.messages if message.text)
+        return await self._replica.render(self._chat)
 
     async def __call__(self, answer: str) -> tuple[int, ...]:
         """The ids of everything, the answer included; none from an engine that does not tell ids."""
         try:
-            prompt = await self._replica.render(self._chat)
+            prompt = await self._rendered()
             ids = await self._replica.tokenize(prompt + answer, special=not self._context)
         except PorticoError:  # the answer is complete: what cannot be told about it must not spoil it
             return ()
@@ -214,13 +223,12 @@ class Memory:
 
 def timing(account: Account) -> ollama.Timing:
     now = time.perf_counter_ns()
-    first = account.first or now
-    return ollama.Timing(
-        total=now - account.started,
-        load=account.load_ns,
-        prompt=first - account.started - account.load_ns,
-        eval=account.last - first if account.last else 0,
-    )
+    total, load = now - account.started, account.load_ns
+    if account.last <= account.first:
+        # An answer that came in one piece does not tell when it began. Clients divide its tokens by `eval`.
+        return ollama.Timing(total=total, load=load, eval=total - load)
+    prompt = account.first - account.started - load
+    return ollama.Timing(total=total, load=load, prompt=prompt, eval=account.last - account.first)
 
 
 def thoughtful(chat: ChatRequest, served: Served) -> ChatRequest:

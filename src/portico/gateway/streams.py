@@ -25,6 +25,8 @@ from portico.messages import (
 )
 from portico.web import Reply
 
+_AHEAD = 64
+"""Batches of events that several streams may be ahead of their caller."""
 _DEATH_NOTICE = 0.3
 """Seconds between a broken connection and the news that its engine died."""
 
@@ -108,40 +110,47 @@ async def obituary(replica: Replica, error: EngineError) -> EngineError:
 class Joined:
     """Several streams as one, each as a choice with an index of its own and the usage of all summed.
 
-    `per_prompt` streams answer the same prompt, whose tokens count once. A task drives each stream; closing
-    ends them all.
+    `per_prompt` streams answer the same prompt, whose tokens count once. A task drives each stream, `at_once`
+    of them at a time: one request of many answers must not fill the queue that all others wait in. Closing ends
+    them all.
     """
 
-    def __init__(self, opens: Sequence[Callable[[], Awaitable[Events]]], *, per_prompt: int) -> None:
-        self._queue: asyncio.Queue[Sequence[Event] | BaseException | None] = asyncio.Queue()
-        self._per_prompt = per_prompt
+    def __init__(
+        self, opens: Sequence[Callable[[], Awaitable[Events]]], *, per_prompt: int, at_once: int
+    ) -> None:
+        # A caller who reads slowly holds up the engine, as with one stream, and not the memory.
+        self._queue: asyncio.Queue[Sequence[Event] | BaseException | None] = asyncio.Queue(_AHEAD)
+        self._per_prompt, self._turn = per_prompt, asyncio.Semaphore(at_once)
         self._usages: dict[int, Usage] = {}
         self._left = len(opens)
         self._tasks = [asyncio.ensure_future(self._drive(index, open)) for index, open in enumerate(opens)]
 
     async def _drive(self, index: int, open: Callable[[], Awaitable[Events]]) -> None:
         try:
-            stream = await open()
-            try:
-                while batch := await stream.batch():
-                    events = [
-                        msgspec.structs.replace(event, index=index)
-                        for event in batch
-                        if not isinstance(event, Used)
-                    ]
-                    for event in batch:
-                        if isinstance(event, Used):
-                            self._usages[index] = event.usage
-                    if events:
-                        self._queue.put_nowait(events)
-            finally:
-                stream.close()
+            async with self._turn:
+                await self._pass_on(index, await open())
         except asyncio.CancelledError:
             raise
         except Exception as error:  # carried to the reader's task, which raises it
-            self._queue.put_nowait(error)
+            await self._queue.put(error)
         else:
-            self._queue.put_nowait(None)
+            await self._queue.put(None)
+
+    async def _pass_on(self, index: int, stream: Events) -> None:
+        try:
+            while batch := await stream.batch():
+                events = [
+                    msgspec.structs.replace(event, index=index)
+                    for event in batch
+                    if not isinstance(event, Used)
+                ]
+                for event in batch:
+                    if isinstance(event, Used):
+                        self._usages[index] = event.usage
+                if events:
+                    await self._queue.put(events)
+        finally:
+            stream.close()
 
     async def batch(self) -> Sequence[Event]:
         while self._left:

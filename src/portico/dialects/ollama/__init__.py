@@ -8,7 +8,7 @@ embeddings   replies                           conversation, wire   shapes and p
 
 from portico.dialects.ollama.client import ChunkReader, write_chat
 from portico.dialects.ollama.duration import read_duration
-from portico.dialects.ollama.embeddings import embed_reply, embeddings_reply, normalised
+from portico.dialects.ollama.embeddings import embed_reply, embeddings_reply
 from portico.dialects.ollama.errors import error_body, read_error
 from portico.dialects.ollama.options import Options, read_options, write_options
 from portico.dialects.ollama.reading import (
@@ -31,7 +31,6 @@ __all__ = [
     "embed_reply",
     "embeddings_reply",
     "error_body",
-    "normalised",
     "read_chat",
     "read_duration",
     "read_embed",

@@ -122,6 +122,7 @@ def read_embeddings(body: bytes) -> EmbeddingRequest:
     return EmbeddingRequest(
         model=_model(embed.model),
         inputs=(embed.prompt,) if embed.prompt else (),
+        scaled=False,
         keep_alive=read_duration(embed.keep_alive),
     )
 

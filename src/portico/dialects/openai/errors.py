@@ -52,6 +52,12 @@ _OVERFLOWS = tuple(
         r"exceeds? the (?:available |maximum |model's )?context (?:size|length|window)",
     )
 )
+_TOO_LONG = re.compile(
+    r"input (?:\((?P<tokens>\d+) tokens\) )?is too large to process"
+    r"(?:.*?current batch size: (?P<limit>\d+))?",
+    re.IGNORECASE | re.DOTALL,
+)
+"""llama.cpp's words for a text to embed that does not fit, with which it takes the fault upon itself: 500."""
 _CODES = {
     400: RequestError.code,
     422: RequestError.code,
@@ -156,6 +162,8 @@ def _told(envelope: _Envelope) -> _Told | None:
 def _overflow(told: _Told, message: str, status: int) -> ContextLengthExceeded | None:
     named = told.code in _OVERFLOW_CODES or told.type in _OVERFLOW_CODES
     found = next((match for pattern in _OVERFLOWS if (match := pattern.search(message))), None)
+    if (too_long := _TOO_LONG.search(message)) is not None:
+        found, named = too_long, True
     # By its words alone only where the caller is at fault: a 5xx that mentions the context is a failure.
     if not named and (found is None or status not in (400, 413, 422)):
         return None
@@ -166,5 +174,9 @@ def _overflow(told: _Told, message: str, status: int) -> ContextLengthExceeded |
         tokens=int(tokens) if tokens is not None else None,
         limit=int(limit) if limit is not None else None,
         # vLLM names its own `input_tokens` here, which no caller sent.
-        param=told.param if told.param in ("messages", "prompt", "input") else "messages",
+        param="input"
+        if too_long
+        else told.param
+        if told.param in ("messages", "prompt", "input")
+        else "messages",
     )

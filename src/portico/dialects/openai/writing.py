@@ -78,6 +78,10 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
     return body.encode(completion, extra)
 
 
+_UNSCALED = {"embd_normalize": -1}
+"""llama.cpp's word for it; others do not know it and ignore it."""
+
+
 def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:
     """The body for /v1/embeddings."""
     return body.encode(
@@ -86,7 +90,8 @@ def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:
             input=_inputs(request.inputs),
             dimensions=request.dimensions,
             encoding_format=request.encoding,
-        )
+        ),
+        {} if request.scaled else _UNSCALED,
     )
 
 
