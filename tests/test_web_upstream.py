@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portico.errors import UpstreamClosed, UpstreamTimeout, UpstreamUnreachable
 from portico.web import Upstream
-from portico.web.upstream import HIGH_WATER
+from portico.web.upstream import HIGH_WATER, READ_BYTES
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -302,7 +302,7 @@ async def test_an_unread_reply_holds_little() -> None:
         upstream = Upstream(url)
         reply = await upstream.request("GET", "/")
         await asyncio.wait_for(stuck.wait(), 10)
-        assert reply.unread <= HIGH_WATER + 256 * 1024  # and at most one read of the socket more
+        assert reply.unread <= HIGH_WATER + READ_BYTES  # and at most one read of the socket more
         reply.close()
 
 

@@ -8,6 +8,7 @@ compression (it never offers any), no HTTP/2.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from base64 import b64encode
@@ -21,7 +22,12 @@ from portico.errors import UpstreamClosed, UpstreamTimeout, UpstreamUnreachable
 
 IDLE_SECONDS = 4.0
 """llama.cpp closes a connection that idles for 5 s; one taken from the pool just then would fail."""
-HIGH_WATER = 256 * 1024
+READ_BYTES = 16 * 1024
+"""Read at once at most. A transport's own reads (256 KB) would alone be what one slow caller may hold."""
+QUEUED_BYTES = 32 * 1024
+"""What the kernel holds of a reply from this machine before the engine has to wait; by itself it takes megabytes,
+thousands of tokens that a caller who does not read may never want. Far servers need them to be fast."""
+HIGH_WATER = 16 * 1024
 """Bytes of a reply held for a caller who reads slowly; beyond them the engine's socket is not read."""
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -182,6 +188,7 @@ class Upstream:
             headers = [*headers, (b"authorization", b"Basic " + b64encode(pair))]
         fixed = [(b"host", host.encode()), (b"accept-encoding", b"identity"), *headers]
         self._fixed = b"".join(b"%b: %b\r\n" % pair for pair in fixed)
+        self.buffer = memoryview(bytearray(READ_BYTES))
         self._heads: dict[tuple[str, str], bytes] = {}
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -317,7 +324,7 @@ class Upstream:
             self._idle.remove(connection)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One connection: carries one request at a time and feeds its reply."""
 
     __slots__ = (
@@ -404,13 +411,20 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_INET and sock.getpeername()[0].startswith("127."):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUED_BYTES)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # All connections read into the same one: it is used up before anything else is read.
+        return self.upstream.buffer
+
+    def buffer_updated(self, size: int) -> None:
         self.since = time.monotonic()
         self.heard = True
         reply = self.reply
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(self.upstream.buffer[:size])
         except httptools.HttpParserError:
             self.abort()
             return
