@@ -214,7 +214,7 @@ model_list:
       output_cost_per_token: 0
 """)
     env = {
-        "LITELLM_MASTER_KEY": place.key,  # since 1.109 it does not start without one
+        "LITELLM_MASTER_KEY": place.key,  # newer versions do not start without one
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches the price list from the internet
         "LITELLM_TELEMETRY": "False",
     }
