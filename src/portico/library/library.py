@@ -123,8 +123,8 @@ class Library:
     # ---- what changes it ---------------------------------------------------------------------------
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
-        """Fetches a model and says how it goes; the last word is `success`. What is here already is quickly
-        successful, also offline. Several pulls of one name are one; it stops when the last caller leaves, and
+        """Fetches a model and says how it goes; the last word is `success`. What is here already is
+        successful also where the hub cannot be asked. Several pulls of one name are one; it stops when the last caller leaves, and
         goes on from there the next time. Close the iterator to leave (contextlib.aclosing).
 
         Raises InvalidRequest (no name), ModelNotFound (a short name nobody knows), Gated, NoSpace, PullFailed,
