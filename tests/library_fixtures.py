@@ -292,12 +292,14 @@ def git_hash(content: bytes) -> str:
 
 
 def library(folder: Path, fake: FakeHub | None = None, *, token: str | None = None, **more: Any) -> Library:
-    """A library with everything in `folder`, on the hub `fake`."""
+    """A library with everything in `folder`, on the hub `fake`; `ollama` is one folder of Ollama's or several."""
     from portico.library.hub import Hub
 
     url = fake.url if fake else "http://127.0.0.1:9"
     settings = HubSettings(endpoint=url, token=token, cache=str(folder / "hub"))
     free = more.pop("free", None)
+    if isinstance(store := more.get("ollama"), Path):
+        more["ollama"] = (store,)
     made = Hub(settings, delay=0.01, free=free) if free else Hub(settings, delay=0.01)
     return Library(folder / "home", hub=made, **more)
 

@@ -43,20 +43,18 @@ class Library:
         home: Path,
         *,
         hub: HubSettings | Hub,
-        ollama: Path | None = None,
+        ollama: Sequence[Path] = (),
         bundled: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`home`: the data folder. `ollama`: Ollama's model folder, if it is to be read (ollama_store.folder).
+        """`home`: the data folder. `ollama`: Ollama's model folders that are to be read (ollama_store.folders).
         `bundled`: the folder of the model that comes with the package (model.bundled_folder). `clock`: seconds
         since the epoch, for the times of new models."""
         folder = home / "models"
         manifests = Manifests(folder / "manifests")
         self._ledger = Ledger(folder / "files.json")
         self._blobs = Blobs(folder / "blobs")
-        self._shelf = Shelf(
-            manifests, self._blobs, self._ledger, OllamaStore(ollama) if ollama else None, bundled
-        )
+        self._shelf = Shelf(manifests, self._blobs, self._ledger, tuple(map(OllamaStore, ollama)), bundled)
         self._stock = Stock(manifests, Manifests(folder / "unfinished"), self._blobs, changed=self.refresh)
         self._hub = hub
         self._clock = clock
