@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -108,6 +111,59 @@ def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:
         chat = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
         assert own.ask("POST", "/api/chat", chat)["done"]
         assert httpx2.post(own.url + "/api/chat", json={**chat, "padding": "x" * 2000}).status_code == 413
+
+
+# ---- one name, every route
+
+
+ALIAS = "gpt-4o-mini"
+HI = [{"role": "user", "content": "Hi"}]
+NAMED: list[tuple[str, dict[str, Any], int]] = [
+    ("/api/chat", {"model": ..., "messages": HI, "options": {"num_predict": 1}, "stream": False}, 200),
+    ("/api/generate", {"model": ..., "prompt": "Hi", "options": {"num_predict": 1}, "stream": False}, 200),
+    ("/api/embed", {"model": ..., "input": "Hi"}, 400),
+    ("/api/embeddings", {"model": ..., "prompt": "Hi"}, 400),
+    ("/api/show", {"model": ...}, 200),
+    ("/api/copy", {"source": ..., "destination": "named-copy"}, 200),
+    ("/api/create", {"model": "named-made", "from": ..., "system": "S", "stream": False}, 200),
+    ("/api/pull", {"model": ..., "stream": False}, 200),
+    ("/v1/chat/completions", {"model": ..., "messages": HI, "max_tokens": 1}, 200),
+    ("/v1/completions", {"model": ..., "prompt": "Hi", "max_tokens": 1}, 200),
+    ("/v1/embeddings", {"model": ..., "input": "Hi"}, 400),
+    ("/tokenize", {"model": ..., "prompt": "Hi"}, 200),
+    ("/detokenize", {"model": ..., "tokens": [1, 2]}, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def aliased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("aliased")
+    (folder / "portico.toml").write_text(f'[aliases]\n"{ALIAS}" = "portico-tiny"\n')
+    with serve(folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("asked", [ALIAS, "GPT-4o-mini:latest", "default", "auto", "PORTICO-TINY:latest"])
+def test_a_model_is_meant_by_every_form_of_its_name_on_every_route(aliased: LiveServer, asked: str) -> None:
+    statuses = {}
+    for path, body, _ in NAMED:
+        named = {key: asked if value is ... else value for key, value in body.items()}
+        statuses[path] = httpx2.post(aliased.url + path, json=named).status_code
+    assert statuses == {path: status for path, _, status in NAMED}
+    found = aliased.ask("GET", f"/v1/models/{asked}")
+    assert found["id"] == asked and found["max_model_len"]
+
+
+def test_that_test_knows_every_route_that_takes_a_model(aliased: LiveServer) -> None:
+    """A route of later days that looks its model up by itself would be missed."""
+    described = aliased.ask("GET", "/openapi.json")
+    takers = set()
+    for path, methods in described["paths"].items():
+        sent = json.dumps(methods.get("post", {}).get("requestBody", {}))
+        for name in re.findall(r"#/components/schemas/([^\"]+)", sent):
+            fields = described["components"]["schemas"][name].get("properties", {})
+            takers |= {path} if {"model", "source"} & fields.keys() else set()
+    assert takers == {path for path, _, _ in NAMED} | {"/api/push"}
 
 
 @pytest.mark.parametrize(

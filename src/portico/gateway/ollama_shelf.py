@@ -195,22 +195,23 @@ class ShelfRoutes:
 
     async def _created(self, name: str, asked: shapes.Create) -> AsyncIterator[shapes.Status]:
         yield shapes.Status(status="reading model metadata")
+        source = self._models.resolve(asked.from_).name if asked.from_ else ""
         try:
-            await asyncio.to_thread(self._make, name, asked)
+            await asyncio.to_thread(self._make, name, source, asked)
         finally:
             self._models.refresh()
         yield shapes.Status(status="creating system layer")
         yield shapes.Status(status="writing manifest")
         yield shapes.Status(status="success")
 
-    def _make(self, name: str, asked: shapes.Create) -> None:
+    def _make(self, name: str, source: str, asked: shapes.Create) -> None:
         license = "\n".join(asked.license) if isinstance(asked.license, list) else asked.license
         if asked.parameters:
             ollama.read_options(asked.parameters)  # a wrong type is refused now, not at the first chat
         messages = _messages(asked.messages) if asked.messages is not None else None
         self._library.create(
             name,
-            from_=asked.from_ or "",
+            from_=source,
             files=asked.files,
             system=asked.system,
             template=asked.template,
