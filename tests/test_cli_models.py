@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli_fixtures import Ollama, environment, run, serving
-from live_server import LiveServer
+from library_fixtures import gguf, ollama_model
+from live_server import LiveServer, serve
 from portico import __version__
 
 
@@ -266,6 +267,33 @@ def test_powershell_is_answered_with_lines_of_value_and_help(alone: dict[str, st
         "COMP_CWORD": "pu",
     }
     assert run(env=asked).stdout.strip() == "pull\tFetch a model."
+
+
+@pytest.mark.parametrize("only", ["template", "system", "parameters", "license", "modelfile"])
+def test_a_model_is_shown_the_same_with_a_server_and_without(tmp_path: Path, only: str) -> None:
+    alone, store = environment(tmp_path, PORTICO_HOST="127.0.0.1:9"), tmp_path / ".ollama" / "models"
+    layers = {
+        "model": gguf(),
+        "template": "{{ .Prompt }} of Ollama's",
+        "params": {"top_k": 7},
+        "license": "MIT",
+    }
+    ollama_model(store, "registry.ollama.ai/library/theirs/latest", layers)
+    with serve(tmp_path) as server:
+        made = {
+            "from": "portico-tiny",
+            "template": "{{ .Prompt }}!",
+            "system": "S",
+            "parameters": {"stop": ["a"]},
+        }
+        server.ask("POST", "/api/create", {"model": "made", **made, "stream": False})
+        asked = environment(tmp_path, PORTICO_HOST=server.url)
+        names = ("portico-tiny", "made", "theirs")
+        there = [run("show", name, "--only", only, env=asked).stdout for name in names]
+    assert [run("show", name, "--only", only, env=alone).stdout for name in names] == there
+    if only == "template":
+        assert ".Tools" in there[0]
+        assert there[1:] == ["{{ .Prompt }}!\n", "{{ .Prompt }} of Ollama's\n"]
 
 
 # ---- the real server ---------------------------------------------------------------------------

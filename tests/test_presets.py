@@ -86,12 +86,15 @@ def test_a_preset_shares_the_engine_of_its_model(server: LiveServer) -> None:
 
 def test_presets_outlive_the_server(tmp_path: Path) -> None:
     with serve(tmp_path / "server") as first:
-        first.ask("POST", "/api/create", {"model": "kept", "from": "default", "system": "S", "stream": False})
+        made = {"model": "kept", "from": "default", "system": "S", "template": "{{ .Prompt }}!"}
+        first.ask("POST", "/api/create", {**made, "stream": False})
         first.ask("POST", "/api/copy", {"source": "kept", "destination": "copied"})
         first.process.kill()  # nothing is written at the end
     with serve(tmp_path / "server") as second:
         assert {"kept:latest", "copied:latest"} <= set(names(second))
-        assert second.ask("POST", "/api/show", {"model": "copied"})["system"] == "S"
+        shown = second.ask("POST", "/api/show", {"model": "copied"})
+        assert (shown["system"], shown["template"]) == ("S", "{{ .Prompt }}!")
+        assert 'TEMPLATE """{{ .Prompt }}!"""' in shown["modelfile"]
 
 
 def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:

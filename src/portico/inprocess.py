@@ -341,6 +341,7 @@ def preset(model: ModelFile) -> Preset | None:
     return Preset(
         parent=model.parent,
         system=model.system,
+        template=model.template,
         sampling=options.sampling,
         context=options.context,
         parameters=parameters,

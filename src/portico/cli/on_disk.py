@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from portico import config_file
 from portico.cli.replies import Details, Listed, Pulling, Shown
+from portico.gateway import ollama_shapes as shapes
 from portico.inprocess import library
 from portico.library import Library, ModelFile, Progress, model_info, parameter_size
 
@@ -71,9 +72,12 @@ def _shown(model: ModelFile) -> Shown:
         details=_details(model),
         capabilities=facts.capabilities,
         model_info=dict(model_info(facts)),
-        parameters="\n".join(f"{name} {value}" for name, value in model.parameters.items()),
-        template=model.template or facts.chat_template or "",
+        parameters=shapes.parameter_lines(model.parameters),
+        template=shapes.go_template(model.template, facts.capabilities),
         system=model.system,
+        modelfile=shapes.modelfile(
+            model.name, model.parent or model.name, model.template, model.system, model.parameters
+        ),
         license=facts.license or "",
         modified_at=_time(facts.modified),
     )

@@ -23,6 +23,8 @@ class Preset(Value, frozen=True, kw_only=True):
 
     parent: str
     system: str = ""
+    template: str = ""
+    """Ollama's, for `show`; the model's own Jinja template is what runs."""
     sampling: Sampling = Sampling()
     parameters: dict[str, object] = {}
     """As they were given, for `show`."""

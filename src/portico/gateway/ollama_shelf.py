@@ -121,15 +121,15 @@ class ShelfRoutes:
         basename = bare(served.name).rpartition("/")[2]
         info.setdefault("general.basename", basename)
         system = asked.system or (preset.system if preset else "")
+        template = asked.template or (preset.template if preset else "")
+        parent = preset.parent if preset else ""
         parameters = dict(preset.parameters) if preset else {}
         parameters |= asked.options or {}
         return shapes.Shown(
-            modelfile=shapes.modelfile(
-                served.name, preset.parent if preset else served.name, system, parameters
-            ),
+            modelfile=shapes.modelfile(served.name, parent or served.name, template, system, parameters),
             parameters=shapes.parameter_lines(parameters),
-            template=shapes.go_template(facts.capabilities),
-            details=shapes.details(facts, preset.parent if preset else ""),
+            template=shapes.go_template(template, facts.capabilities),
+            details=shapes.details(facts, parent),
             model_info=info,
             capabilities=list(facts.capabilities),
             modified_at=_listed(served).modified_at,
