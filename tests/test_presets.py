@@ -15,7 +15,8 @@ import httpx2
 import pytest
 
 from gguf_edit import TINY
-from live_server import LiveServer, serve
+from library_fixtures import ollama_model
+from live_server import LiveServer, serve, wait_until
 from scripted_answers import CHAT
 from scripted_upstream import ScriptedUpstream
 
@@ -167,6 +168,35 @@ def test_that_test_knows_every_route_that_takes_a_model(aliased: LiveServer) -> 
             fields = described["components"]["schemas"][name].get("properties", {})
             takers |= {path} if {"model", "source"} & fields.keys() else set()
     assert takers == {path for path, _, _ in NAMED} | {"/api/push"}
+
+
+def test_a_damaged_model_is_refused_with_its_reason_and_never_listed(tmp_path: Path) -> None:
+    store, name = tmp_path / ".ollama" / "models", "registry.ollama.ai/library/bad/latest"
+    whole = TINY.read_bytes()
+    ollama_model(store, name, {"model": whole})
+    blob = store / "blobs" / f"sha256-{hashlib.sha256(whole).hexdigest()}"
+    blob.write_bytes(whole[:-1])
+    with serve(tmp_path) as running:
+        assert names(running) == ["portico-tiny:latest"]
+        assert [model["id"] for model in running.ask("GET", "/v1/models")["data"]] == ["portico-tiny"]
+        (damaged,) = running.ask("GET", "/api/tags")["damaged"]
+        assert damaged["name"] == "bad:latest" and "truncated" in damaged["reason"]
+        asked = [
+            (path, {key: "bad" if value is ... else value for key, value in body.items()})
+            for path, body, _ in NAMED
+        ]
+        for path, body in asked:
+            answer = httpx2.post(running.url + path, json=body)
+            if path == "/api/pull":  # which would mend it
+                assert answer.status_code == 404
+                continue
+            assert (answer.status_code, "truncated" in answer.text) == (400, True), path
+        assert httpx2.get(running.url + "/v1/models/bad").json()["error"]["code"] == "damaged_file"
+        assert running.ask("POST", "/api/chat", {"model": "default"})["model"] == "default"
+        blob.write_bytes(whole)
+        wait_until(lambda: "bad:latest" in names(running), seconds=10, what="the mended model is listed")
+        assert "damaged" not in running.ask("GET", "/api/tags")
+        assert running.ask("POST", "/api/chat", {"model": "bad", "messages": HI, "stream": False})["done"]
 
 
 @pytest.mark.parametrize(

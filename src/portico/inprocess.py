@@ -19,7 +19,7 @@ from portico.engines import Facts, ModelSpec, remote
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, EngineError, PorticoError
+from portico.errors import ConfigError, DamagedFile, EngineError, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
@@ -314,7 +314,9 @@ class Shelf:
         self._specs: dict[str, ModelSpec] = {}
 
     def served(self) -> list[Served]:
-        return [self._serve(model) for model in self._library.models()]
+        """Damaged ones last, so that `default` never means one of them."""
+        whole = [self._serve(model) for model in self._library.models()]
+        return whole + [_damaged(name, damage) for name, damage in self._library.problems().items()]
 
     def _serve(self, model: ModelFile) -> Served:
         refusal: PorticoError | None = None
@@ -331,6 +333,10 @@ class Shelf:
         else:
             self._specs[spec.name] = spec
         return Served(name=model.name, spec=spec, facts=model.facts, preset=made, refusal=refusal)
+
+
+def _damaged(name: str, damage: DamagedFile) -> Served:
+    return Served(name=name, spec=ModelSpec(name=name, engine="none", source=damage.path), refusal=damage)
 
 
 def preset(model: ModelFile) -> Preset | None:

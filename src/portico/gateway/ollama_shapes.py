@@ -41,8 +41,25 @@ class Listed(msgspec.Struct):
     capabilities: list[str]
 
 
-class Tags(msgspec.Struct):
+class Damaged(msgspec.Struct):
+    name: str
+    reason: str
+
+
+class Unfinished(msgspec.Struct):
+    """A pull that was interrupted or is under way, in bytes."""
+
+    name: str
+    completed: int
+    total: int
+
+
+class Tags(msgspec.Struct, omit_defaults=True):
+    """`damaged` and `unfinished` are ours: Ollama's clients read `models` alone."""
+
     models: list[Listed]
+    damaged: list[Damaged] = []
+    unfinished: list[Unfinished] = []
 
 
 class Running(msgspec.Struct):

@@ -13,7 +13,7 @@ import msgspec
 from portico.dialects import body as bodies
 from portico.dialects import ollama
 from portico.engines.supervisor import Supervisor
-from portico.errors import InvalidRequest, ModelNotFound, PorticoError, ShuttingDown, Unsupported
+from portico.errors import DamagedFile, InvalidRequest, ModelNotFound, PorticoError, ShuttingDown, Unsupported
 from portico.gateway import ollama_shapes as shapes
 from portico.gateway.models import Models, Served, bare
 from portico.library import Library, model_info
@@ -80,7 +80,17 @@ class ShelfRoutes:
         await _say(request, shapes.VersionBody(version=self._version))
 
     async def tags(self, request: Request) -> None:
-        await _say(request, shapes.Tags(models=[_listed(served) for served in self._models.all()]))
+        pulls = await asyncio.to_thread(self._library.unfinished)
+        await _say(
+            request,
+            shapes.Tags(
+                models=[_listed(served) for served in self._models.all()],
+                damaged=[
+                    shapes.Damaged(name, error.reason) for name, error in self._models.damaged().items()
+                ],
+                unfinished=[shapes.Unfinished(each.name, each.completed, each.total) for each in pulls],
+            ),
+        )
 
     async def ps(self, request: Request) -> None:
         running = []
@@ -89,8 +99,8 @@ class ShelfRoutes:
                 continue
             try:
                 listed = _listed(self._models.resolve(status.name))
-            except ModelNotFound:
-                continue  # it was removed while it ran
+            except (ModelNotFound, DamagedFile):
+                continue  # it was removed while it ran, or has lost its file
             running.append(
                 shapes.Running(
                     name=listed.name,
@@ -155,7 +165,7 @@ class ShelfRoutes:
         not see in the listing under the very name it was told."""
         try:
             served = self._models.resolve(name)
-        except ModelNotFound:
+        except (ModelNotFound, DamagedFile):
             wanted: str | None = name
         else:
             wanted = None if served.spec in self._models.configured else served.name
@@ -236,8 +246,8 @@ class ShelfRoutes:
             raise InvalidRequest("model is required", param="model")
         try:
             running = self._models.resolve(name).spec.name
-        except ModelNotFound:
-            running = ""  # perhaps an interrupted pull, which the library knows
+        except (ModelNotFound, DamagedFile):
+            running = ""  # perhaps an interrupted pull, or what is left of a model: the library knows both
         # By the name it was called: nobody who says `default` or an alias means that a model may go.
         await asyncio.to_thread(self._library.delete, name)
         self._models.refresh()

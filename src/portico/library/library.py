@@ -69,9 +69,9 @@ class Library:
         """Every model that can be used: ours, then the bundled one, then Ollama's; of the same name the first."""
         return tuple(self._listing().models.values())
 
-    def problems(self) -> tuple[tuple[str, str], ...]:
-        """Names that cannot be used, each with the reason."""
-        return tuple((name, error.reason) for name, error in self._listing().damaged.items())
+    def problems(self) -> Mapping[str, DamagedFile]:
+        """What is here but cannot be used, by name."""
+        return self._listing().damaged
 
     def find(
         self, asked: str, *, aliases: Mapping[str, str] | None = None, default: str | None = None
@@ -217,15 +217,15 @@ class Library:
             model = self.find(asked)
         except ModelNotFound as error:
             return error
-        whose = {
+        except DamagedFile:
+            whose = f"it is not ours; if it is Ollama's, use: ollama rm {asked}"
+            return Unsupported(f"{asked} cannot be deleted: {whose}.", model=asked, feature="delete")
+        owners = {
             "bundled": "it comes with the package",
             "ollama": f"it is Ollama's; use: ollama rm {model.name}",
         }
-        return Unsupported(
-            f"{model.name} cannot be deleted: {whose.get(model.origin, 'it is not ours')}.",
-            model=model.name,
-            feature="delete",
-        )
+        whose = owners.get(model.origin, "it is not ours")
+        return Unsupported(f"{model.name} cannot be deleted: {whose}.", model=model.name, feature="delete")
 
     def _start_pulls(self) -> Pulls:
         from portico.library.hub import Hub
