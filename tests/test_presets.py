@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:
         chat = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
         assert own.ask("POST", "/api/chat", chat)["done"]
         assert httpx2.post(own.url + "/api/chat", json={**chat, "padding": "x" * 2000}).status_code == 413
+
+
+def test_a_start_removes_what_was_uploaded_long_ago_and_never_used(tmp_path: Path) -> None:
+    blobs = tmp_path / "portico" / "models" / "blobs"
+    blobs.mkdir(parents=True)
+    old, new = blobs / f"sha256-{'1' * 64}", blobs / f"sha256-{'2' * 64}"
+    for path in (old, new):
+        path.write_bytes(b"GGUF")
+    os.utime(old, (0, 0))
+    with serve(tmp_path) as running:
+        assert (old.exists(), new.exists()) == (False, True)
+        assert "uploads removed" in running.log_text()
 
 
 # ---- one name, every route

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -113,6 +114,7 @@ class Portico:
         except BaseException:
             await self.stop(grace=0)
             raise
+        await self._prune()
         self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
@@ -121,6 +123,12 @@ class Portico:
             models=tuple(self.models.names()),
             guarded=bool(self._keys),
         )
+
+    async def _prune(self) -> None:
+        """As Ollama does at its start. A disk that does not let it is no reason not to serve."""
+        with contextlib.suppress(OSError):
+            if freed := await asyncio.to_thread(self.library.prune):
+                self.log.say("uploads removed that nothing was made of", bytes=freed)
 
     def _say(self, event: str, **facts: object) -> None:
         """What happens to models, once it is more than the start that `on_ready` tells of."""

@@ -98,15 +98,6 @@ class Library:
         with self._lock:
             return self._shelf.at(path, str(parse(name)) if name else path.name)
 
-    async def digest(self, model: ModelFile) -> str:
-        """The sha256 of the model's file. For a large file of the user's own listings show a stand-in until
-        this was called once, because hashing takes seconds; it is done in a thread. Raises OSError."""
-        import asyncio
-
-        if model.origin != "path" or model.facts.format != "gguf":
-            return model.facts.digest or ""
-        return await asyncio.to_thread(self._ledger.hash, Path(model.path))
-
     def lend(self, models: Iterable[ModelFile]) -> None:
         """Models that are served but not kept here, such as those of another server: `copy` and `create` can be
         made of them. What is made of one that is not lent at a later start is a problem then, not lost."""
@@ -206,11 +197,8 @@ class Library:
         return self._stock.unfinished()
 
     def prune(self) -> int:
-        """Throws away what interrupted pulls have left and uploads that nothing was made of. Returns the bytes.
-        Not while pulls or uploads are under way."""
-        freed = self._stock.prune()
-        self.refresh()
-        return freed
+        """Throws away uploads of which nothing was made within a day. Returns the bytes. Raises OSError."""
+        return self._stock.prune()
 
     def _not_ours(self, asked: str) -> PorticoError:
         try:
