@@ -125,6 +125,8 @@ def test_a_start_removes_what_was_uploaded_long_ago_and_never_used(tmp_path: Pat
     for path in (old, new):
         path.write_bytes(b"GGUF")
     os.utime(old, (0, 0))
+    with serve(tmp_path, environ={"OLLAMA_NOPRUNE": "1"}):
+        assert (old.exists(), new.exists()) == (True, True)
     with serve(tmp_path) as running:
         assert (old.exists(), new.exists()) == (False, True)
         assert "uploads removed" in running.log_text()

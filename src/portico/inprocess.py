@@ -114,7 +114,8 @@ class Portico:
         except BaseException:
             await self.stop(grace=0)
             raise
-        await self._prune()
+        if config.prune:
+            await self._prune()
         self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
