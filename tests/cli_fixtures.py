@@ -36,11 +36,12 @@ MODEL = {
 class Ollama:
     """What the server knows and what it was asked. `say` gives the pieces of an answer for a request body;
     it may wait on events, so that a test decides when the next piece comes. `lines` replaces the whole answer;
-    `refuses` is a field that is answered with 400;
+    `beside_models` is what /api/tags has besides; `refuses` is a field that is answered with 400;
     `raw_text` sends characters as they are, without JSON's escapes."""
 
     def __init__(self) -> None:
         self.models: list[dict[str, Any]] = [MODEL]
+        self.beside_models: dict[str, Any] = {}
         self.asked: list[tuple[str, str, dict[str, Any]]] = []
         self.keys: list[str | None] = []
         self.say: Callable[[dict[str, Any]], Iterator[str]] = lambda body: iter(["Hel", "lo."])
@@ -86,7 +87,7 @@ def _answering(ollama: Ollama) -> type[BaseHTTPRequestHandler]:
                 case "/api/version":
                     self._json({"version": "0.33.0"})
                 case "/api/tags":
-                    self._json({"models": ollama.models})
+                    self._json({"models": ollama.models, **ollama.beside_models})
                 case "/api/ps":
                     loaded = {
                         "name": "toy:latest",

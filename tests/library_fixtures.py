@@ -122,6 +122,8 @@ class FakeHub:
     """After so many bytes nothing more comes until `go` is set."""
     answers: dict[str, list[int]] = field(default_factory=dict)
     """Statuses that requests for the file get before they get the file."""
+    busy: int = 0
+    """The status that every request for what a repository has is answered with, if it is set."""
     forged: dict[str, bytes] = field(default_factory=dict)
     """What is sent instead of the file."""
     ranges: bool = True
@@ -189,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _describe(self, name: str) -> None:
+        if self.hub.busy:
+            return self._refuse(self.hub.busy, "", "try later")
         repository = self.hub.repositories.get(name)
         if repository is None:
             return self._refuse(401, "RepoNotFound", "Repository not found")
@@ -288,12 +292,14 @@ def git_hash(content: bytes) -> str:
 
 
 def library(folder: Path, fake: FakeHub | None = None, *, token: str | None = None, **more: Any) -> Library:
-    """A library with everything in `folder`, on the hub `fake`."""
+    """A library with everything in `folder`, on the hub `fake`; `ollama` is one folder of Ollama's or several."""
     from portico.library.hub import Hub
 
     url = fake.url if fake else "http://127.0.0.1:9"
     settings = HubSettings(endpoint=url, token=token, cache=str(folder / "hub"))
     free = more.pop("free", None)
+    if isinstance(store := more.get("ollama"), Path):
+        more["ollama"] = (store,)
     made = Hub(settings, delay=0.01, free=free) if free else Hub(settings, delay=0.01)
     return Library(folder / "home", hub=made, **more)
 

@@ -86,7 +86,9 @@ def plain_environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     if "PYTHONPATH" in kept:  # the server's working folder is another one
         kept["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept["PYTHONPATH"].split(os.pathsep)))
-    return kept | {"HOME": str(home), "PORTICO_HOME": str(home / "portico"), "HF_HUB_OFFLINE": "1", **more}
+    own = {"HOME": str(home), "PORTICO_HOME": str(home / "portico"), "HF_HUB_OFFLINE": "1"}
+    # Said, because the models of an Ollama service of this machine would be found too.
+    return kept | own | {"OLLAMA_MODELS": str(home / ".ollama" / "models"), **more}
 
 
 @contextmanager

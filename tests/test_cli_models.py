@@ -6,13 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from cli_fixtures import Ollama, environment, run, serving
-from live_server import LiveServer
+from library_fixtures import gguf, ollama_model
+from live_server import LiveServer, serve
 from portico import __version__
+from portico.library.hubcache import CachedFile, Snapshot
+from portico.library.manifests import FromHub, Manifest, Manifests
 
 
 @pytest.fixture
@@ -54,13 +58,44 @@ def test_ls_as_json(env: dict[str, str]) -> None:
                 "capabilities": ["completion", "tools"],
             }
         ],
+        "damaged": [],
+        "unfinished": [],
     }
 
 
 def test_ls_of_nothing(env: dict[str, str], ollama: Ollama) -> None:
     ollama.models = []
     assert run("ls", env=env).stdout == ""
-    assert json.loads(run("ls", "--json", env=env).stdout) == {"schema": 1, "models": []}
+    assert json.loads(run("ls", "--json", env=env).stdout) == {
+        "schema": 1,
+        "models": [],
+        "damaged": [],
+        "unfinished": [],
+    }
+
+
+def test_ls_tells_what_is_damaged_and_what_is_not_all_here(env: dict[str, str], ollama: Ollama) -> None:
+    ollama.beside_models = {
+        "damaged": [{"name": "bad:latest", "reason": "it is truncated"}],
+        "unfinished": [{"name": "org/big:Q8_0", "completed": 1_200_000_000, "total": 2_600_000_000}],
+    }
+    done = run("ls", env=env)
+    head, whole, damaged, unfinished = done.stdout.splitlines()
+    assert head.split()[:3] == ["MODEL", "STATE", "SIZE"]
+    assert whole.split()[:3] == ["toy:latest", "2.6", "GB"]
+    assert damaged.split() == ["bad:latest", "damaged"]
+    assert unfinished.split() == ["org/big:Q8_0", "pulled", "1.2", "GB", "of", "2.6", "GB"]
+    count, reason, advice = done.stderr.splitlines()
+    assert (count, reason) == ("1 model, 2.6 GB", "FAIL bad:latest: it is truncated")
+    assert "portico pull NAME" in advice and "portico rm NAME" in advice
+    answer = json.loads(run("ls", "--json", env=env).stdout)
+    assert answer["damaged"] == [{"name": "bad:latest", "reason": "it is truncated"}]
+    assert answer["unfinished"] == [
+        {"name": "org/big:Q8_0", "completed_bytes": 1_200_000_000, "total_bytes": 2_600_000_000}
+    ]
+    assert [row["name"] for row in answer["models"]] == ["toy:latest"]
+    (alone,) = run("ls", "org", env=env).stdout.splitlines()[1:]
+    assert alone.split() == unfinished.split()
 
 
 def test_ps(env: dict[str, str]) -> None:
@@ -266,6 +301,71 @@ def test_powershell_is_answered_with_lines_of_value_and_help(alone: dict[str, st
         "COMP_CWORD": "pu",
     }
     assert run(env=asked).stdout.strip() == "pull\tFetch a model."
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_interrupted_pull_is_seen_and_can_be_thrown_away(tmp_path: Path, running: bool) -> None:
+    snapshot = Snapshot(cache=str(tmp_path / "hub"), repository="org/Big-GGUF", commit="c0ffee" * 6 + "c0de")
+    file = CachedFile(path="big.gguf", size=2000, hash="ab" * 32)
+    source = FromHub(snapshot=snapshot, files=(file,), main=file.path)
+    note = Manifest(name="org/Big-GGUF:latest", source=source, created=0.0)
+    Manifests(tmp_path / "portico" / "models" / "unfinished").put(note)
+    part = snapshot.part(file.hash)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(500))
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(tmp_path)).url if running else "127.0.0.1:9"
+        env = environment(tmp_path, PORTICO_HOST=server)
+        listed = json.loads(run("ls", "--json", env=env).stdout)
+        assert listed["unfinished"] == [
+            {"name": "org/Big-GGUF:latest", "completed_bytes": 500, "total_bytes": 2000}
+        ]
+        assert run("rm", "org/big-gguf", env=env).returncode == 0
+        assert not part.exists()
+        assert json.loads(run("ls", "--json", env=env).stdout)["unfinished"] == []
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_damaged_model_is_listed_with_its_reason(tmp_path: Path, running: bool) -> None:
+    ollama_model(
+        tmp_path / ".ollama" / "models", "registry.ollama.ai/library/bad/latest", {"model": gguf()[:-1]}
+    )
+    with ExitStack() as stack:
+        server = stack.enter_context(serve(tmp_path)).url if running else "127.0.0.1:9"
+        env = environment(tmp_path, PORTICO_HOST=server)
+        (damaged,) = json.loads(run("ls", "--json", env=env).stdout)["damaged"]
+        assert damaged["name"] == "bad:latest" and "truncated" in damaged["reason"]
+        for command in ("show", "rm"):
+            done = run(command, "bad", env=env)
+            assert done.returncode == 1
+            assert ("truncated" if command == "show" else "ollama rm bad") in done.stderr
+
+
+@pytest.mark.parametrize("only", ["template", "system", "parameters", "license", "modelfile"])
+def test_a_model_is_shown_the_same_with_a_server_and_without(tmp_path: Path, only: str) -> None:
+    alone, store = environment(tmp_path, PORTICO_HOST="127.0.0.1:9"), tmp_path / ".ollama" / "models"
+    layers = {
+        "model": gguf(),
+        "template": "{{ .Prompt }} of Ollama's",
+        "params": {"top_k": 7},
+        "license": "MIT",
+    }
+    ollama_model(store, "registry.ollama.ai/library/theirs/latest", layers)
+    with serve(tmp_path) as server:
+        made = {
+            "from": "portico-tiny",
+            "template": "{{ .Prompt }}!",
+            "system": "S",
+            "parameters": {"stop": ["a"]},
+        }
+        server.ask("POST", "/api/create", {"model": "made", **made, "stream": False})
+        asked = environment(tmp_path, PORTICO_HOST=server.url)
+        names = ("portico-tiny", "made", "theirs")
+        there = [run("show", name, "--only", only, env=asked).stdout for name in names]
+    assert [run("show", name, "--only", only, env=alone).stdout for name in names] == there
+    if only == "template":
+        assert ".Tools" in there[0]
+        assert there[1:] == ["{{ .Prompt }}!\n", "{{ .Prompt }} of Ollama's\n"]
 
 
 # ---- the real server ---------------------------------------------------------------------------

@@ -150,6 +150,7 @@ def test_ollamas_variables(tmp_path: Path) -> None:
             OLLAMA_NUM_PARALLEL="3",
             OLLAMA_LOAD_TIMEOUT="1m30s",
             OLLAMA_MODELS="/models",
+            OLLAMA_NOPRUNE="1",
             OLLAMA_DEBUG="1",
             OLLAMA_DEBUG_LOG_REQUESTS="true",
             OLLAMA_FLASH_ATTENTION="1",  # known to Ollama, without effect here
@@ -165,6 +166,7 @@ def test_ollamas_variables(tmp_path: Path) -> None:
         parallel=3,
         load_timeout=90.0,
         ollama_models=Path("/models"),
+        prune=False,
         log_level="debug",
         log_prompts=True,
     )

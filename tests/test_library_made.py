@@ -261,11 +261,32 @@ def test_uploads_of_a_killed_server_are_removed_after_a_day(
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_prune_removes_uploads_that_nothing_was_made_of(shelf: Library) -> None:
+def aged(folder: Path) -> None:
+    """All that was uploaded was so more than a day ago."""
+    for path in (folder / "home" / "models" / "blobs").iterdir():
+        os.utime(path, (time.time() - blobs.STALE - 1,) * 2)
+
+
+def test_prune_removes_old_uploads_that_nothing_was_made_of(shelf: Library, tmp_path: Path) -> None:
     used, unused = upload(shelf, MODEL), upload(shelf, b"x" * 500)
     shelf.create("mine", files={"m.gguf": used})
+    assert shelf.prune() == 0  # something may yet be made of it
+    aged(tmp_path)
+    new = upload(shelf, b"y" * 500)
     assert shelf.prune() == 500
-    assert (shelf.has_blob(used), shelf.has_blob(unused)) == (True, False)
+    assert [shelf.has_blob(digest) for digest in (used, unused, new)] == [True, False, True]
+
+
+def test_prune_removes_nothing_while_a_manifest_cannot_be_read(shelf: Library, tmp_path: Path) -> None:
+    """It may be one of a later version, whose weights these are."""
+    unused = upload(shelf, MODEL)
+    aged(tmp_path)
+    later = tmp_path / "home" / "models" / "manifests" / "later.json"
+    later.parent.mkdir()
+    later.write_text('{"name": "later", "source": {"type": "later"}, "created": 0}')
+    assert (shelf.prune(), shelf.has_blob(unused)) == (0, True)
+    later.unlink()
+    assert (shelf.prune(), shelf.has_blob(unused)) == (len(MODEL), False)
 
 
 # ---- nothing halves ------------------------------------------------------------------------------

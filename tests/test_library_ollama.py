@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from library_fixtures import TINY, gguf, library, ollama_model
+from portico.config import Config
 from portico.errors import DamagedFile, ModelNotFound, Unsupported
-from portico.library import ollama_folder
+from portico.inprocess import library as composed
+from portico.library import ollama_folders, ollama_store
 from portico.messages import Message, Text
 
 WEIGHTS = gguf({"general.file_type": 15})
@@ -112,7 +114,7 @@ def test_damaged_weights_are_named_when_asked_for(tmp_path: Path) -> None:
     ollama_model(tmp_path / "ollama", "registry.ollama.ai/library/bad/latest", {"model": WEIGHTS[:-1]})
     shelf = library(tmp_path, ollama=tmp_path / "ollama")
     assert shelf.models() == ()
-    assert [name for name, reason in shelf.problems()] == ["bad:latest"]
+    assert list(shelf.problems()) == ["bad:latest"]
     with pytest.raises(DamagedFile, match="truncated"):
         shelf.find("bad")
 
@@ -158,5 +160,25 @@ def test_there_need_be_no_folder(tmp_path: Path) -> None:
 
 
 def test_where_ollama_keeps_its_models() -> None:
-    assert ollama_folder({}) == Path.home() / ".ollama" / "models"
-    assert ollama_folder({"OLLAMA_MODELS": ' "/data/models" '}) == Path("/data/models")
+    service = Path("/usr/share/ollama/.ollama/models")
+    assert ollama_folders() == (Path.home() / ".ollama" / "models", service)
+    assert ollama_folders(' "/data/models" ') == (Path("/data/models"),)
+    assert ollama_folders("~/m") == (Path.home() / "m",)
+
+
+def test_the_models_of_ollamas_service_are_found_beside_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, home = tmp_path / "service", tmp_path / "home"
+    monkeypatch.setattr(ollama_store, "SERVICE", service)
+    monkeypatch.setenv("HOME", str(home))
+    for store, names in ((home / ".ollama" / "models", "ab"), (service, "bc")):
+        for name in names:
+            layers = {"model": WEIGHTS, "system": str(store)}
+            ollama_model(store, f"registry.ollama.ai/library/{name}/latest", layers)
+    found = composed(Config(), {}, tmp_path / "portico").models()
+    systems = {model.name: model.system for model in found if model.origin == "ollama"}
+    own = str(home / ".ollama" / "models")
+    assert systems == {"a:latest": own, "b:latest": own, "c:latest": str(service)}
+    alone = composed(Config(), {"OLLAMA_MODELS": str(service)}, tmp_path / "portico").models()
+    assert [model.name for model in alone if model.origin == "ollama"] == ["b:latest", "c:latest"]

@@ -94,6 +94,26 @@ def test_offline_mode_is_named(fake: FakeHub, tmp_path: Path, monkeypatch: pytes
     assert fake.asked == []
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_hub_keeps_nobody_from_a_model_that_is_here(
+    fake: FakeHub, tmp_path: Path, status: int
+) -> None:
+    shelf = library(tmp_path, fake)
+    pulled(shelf, NAME)
+    fake.busy = status
+    assert [one.status for one in pulled(shelf, NAME)] == ["pulling manifest", "success"]
+    with pytest.raises(PullFailed, match=rf"the hub answered {status}\. The hub says: try later"):
+        pulled(shelf, "org/Other-GGUF")
+
+
+def test_a_hub_that_refuses_is_believed_also_of_a_model_that_is_here(fake: FakeHub, tmp_path: Path) -> None:
+    shelf = library(tmp_path, fake)
+    pulled(shelf, NAME)
+    fake.busy = 403
+    with pytest.raises(PullFailed, match="the hub answered 403"):
+        pulled(shelf, NAME)
+
+
 @pytest.mark.parametrize("size", ["same", "longer"])
 def test_other_bytes_than_announced(fake: FakeHub, tmp_path: Path, size: str) -> None:
     fake.forged["M-Q4_K_M.gguf"] = MODEL[:-1] + (b"x" if size == "same" else b"xyz")

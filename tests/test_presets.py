@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -12,7 +16,8 @@ import httpx2
 import pytest
 
 from gguf_edit import TINY
-from live_server import LiveServer, serve
+from library_fixtures import ollama_model
+from live_server import LiveServer, serve, wait_until
 from scripted_answers import CHAT
 from scripted_upstream import ScriptedUpstream
 
@@ -83,12 +88,15 @@ def test_a_preset_shares_the_engine_of_its_model(server: LiveServer) -> None:
 
 def test_presets_outlive_the_server(tmp_path: Path) -> None:
     with serve(tmp_path / "server") as first:
-        first.ask("POST", "/api/create", {"model": "kept", "from": "default", "system": "S", "stream": False})
+        made = {"model": "kept", "from": "default", "system": "S", "template": "{{ .Prompt }}!"}
+        first.ask("POST", "/api/create", {**made, "stream": False})
         first.ask("POST", "/api/copy", {"source": "kept", "destination": "copied"})
         first.process.kill()  # nothing is written at the end
     with serve(tmp_path / "server") as second:
         assert {"kept:latest", "copied:latest"} <= set(names(second))
-        assert second.ask("POST", "/api/show", {"model": "copied"})["system"] == "S"
+        shown = second.ask("POST", "/api/show", {"model": "copied"})
+        assert (shown["system"], shown["template"]) == ("S", "{{ .Prompt }}!")
+        assert 'TEMPLATE """{{ .Prompt }}!"""' in shown["modelfile"]
 
 
 def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:
@@ -108,6 +116,102 @@ def test_an_uploaded_file_becomes_a_model(tmp_path: Path) -> None:
         chat = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
         assert own.ask("POST", "/api/chat", chat)["done"]
         assert httpx2.post(own.url + "/api/chat", json={**chat, "padding": "x" * 2000}).status_code == 413
+
+
+def test_a_start_removes_what_was_uploaded_long_ago_and_never_used(tmp_path: Path) -> None:
+    blobs = tmp_path / "portico" / "models" / "blobs"
+    blobs.mkdir(parents=True)
+    old, new = blobs / f"sha256-{'1' * 64}", blobs / f"sha256-{'2' * 64}"
+    for path in (old, new):
+        path.write_bytes(b"GGUF")
+    os.utime(old, (0, 0))
+    with serve(tmp_path, environ={"OLLAMA_NOPRUNE": "1"}):
+        assert (old.exists(), new.exists()) == (True, True)
+    with serve(tmp_path) as running:
+        assert (old.exists(), new.exists()) == (False, True)
+        assert "uploads removed" in running.log_text()
+
+
+# ---- one name, every route
+
+
+ALIAS = "gpt-4o-mini"
+HI = [{"role": "user", "content": "Hi"}]
+NAMED: list[tuple[str, dict[str, Any], int]] = [
+    ("/api/chat", {"model": ..., "messages": HI, "options": {"num_predict": 1}, "stream": False}, 200),
+    ("/api/generate", {"model": ..., "prompt": "Hi", "options": {"num_predict": 1}, "stream": False}, 200),
+    ("/api/embed", {"model": ..., "input": "Hi"}, 400),
+    ("/api/embeddings", {"model": ..., "prompt": "Hi"}, 400),
+    ("/api/show", {"model": ...}, 200),
+    ("/api/copy", {"source": ..., "destination": "named-copy"}, 200),
+    ("/api/create", {"model": "named-made", "from": ..., "system": "S", "stream": False}, 200),
+    ("/api/pull", {"model": ..., "stream": False}, 200),
+    ("/v1/chat/completions", {"model": ..., "messages": HI, "max_tokens": 1}, 200),
+    ("/v1/completions", {"model": ..., "prompt": "Hi", "max_tokens": 1}, 200),
+    ("/v1/embeddings", {"model": ..., "input": "Hi"}, 400),
+    ("/tokenize", {"model": ..., "prompt": "Hi"}, 200),
+    ("/detokenize", {"model": ..., "tokens": [1, 2]}, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def aliased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("aliased")
+    (folder / "portico.toml").write_text(f'[aliases]\n"{ALIAS}" = "portico-tiny"\n')
+    with serve(folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("asked", [ALIAS, "GPT-4o-mini:latest", "default", "auto", "PORTICO-TINY:latest"])
+def test_a_model_is_meant_by_every_form_of_its_name_on_every_route(aliased: LiveServer, asked: str) -> None:
+    statuses = {}
+    for path, body, _ in NAMED:
+        named = {key: asked if value is ... else value for key, value in body.items()}
+        statuses[path] = httpx2.post(aliased.url + path, json=named).status_code
+    assert statuses == {path: status for path, _, status in NAMED}
+    found = aliased.ask("GET", f"/v1/models/{asked}")
+    assert found["id"] == asked and found["max_model_len"]
+
+
+def test_that_test_knows_every_route_that_takes_a_model(aliased: LiveServer) -> None:
+    """A route of later days that looks its model up by itself would be missed."""
+    described = aliased.ask("GET", "/openapi.json")
+    takers = set()
+    for path, methods in described["paths"].items():
+        sent = json.dumps(methods.get("post", {}).get("requestBody", {}))
+        for name in re.findall(r"#/components/schemas/([^\"]+)", sent):
+            fields = described["components"]["schemas"][name].get("properties", {})
+            takers |= {path} if {"model", "source"} & fields.keys() else set()
+    assert takers == {path for path, _, _ in NAMED} | {"/api/push"}
+
+
+def test_a_damaged_model_is_refused_with_its_reason_and_never_listed(tmp_path: Path) -> None:
+    store, name = tmp_path / ".ollama" / "models", "registry.ollama.ai/library/bad/latest"
+    whole = TINY.read_bytes()
+    ollama_model(store, name, {"model": whole})
+    blob = store / "blobs" / f"sha256-{hashlib.sha256(whole).hexdigest()}"
+    blob.write_bytes(whole[:-1])
+    with serve(tmp_path) as running:
+        assert names(running) == ["portico-tiny:latest"]
+        assert [model["id"] for model in running.ask("GET", "/v1/models")["data"]] == ["portico-tiny"]
+        (damaged,) = running.ask("GET", "/api/tags")["damaged"]
+        assert damaged["name"] == "bad:latest" and "truncated" in damaged["reason"]
+        asked = [
+            (path, {key: "bad" if value is ... else value for key, value in body.items()})
+            for path, body, _ in NAMED
+        ]
+        for path, body in asked:
+            answer = httpx2.post(running.url + path, json=body)
+            if path == "/api/pull":  # which would mend it
+                assert answer.status_code == 404
+                continue
+            assert (answer.status_code, "truncated" in answer.text) == (400, True), path
+        assert httpx2.get(running.url + "/v1/models/bad").json()["error"]["code"] == "damaged_file"
+        assert running.ask("POST", "/api/chat", {"model": "default"})["model"] == "default"
+        blob.write_bytes(whole)
+        wait_until(lambda: "bad:latest" in names(running), seconds=10, what="the mended model is listed")
+        assert "damaged" not in running.ask("GET", "/api/tags")
+        assert running.ask("POST", "/api/chat", {"model": "bad", "messages": HI, "stream": False})["done"]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # ---- where things are kept
     home: Path | None = None  # data folder; default PORTICO_HOME, else XDG_DATA_HOME/portico
-    ollama_models: Path | None = None  # Ollama's own model folder, read if it exists
+    ollama_models: Path | None = None  # Ollama's own model folder; default: where Ollama keeps its models
+    prune: bool = True  # a start removes uploads of which nothing was made within a day
 
     # ---- limits against bad callers
     max_body_bytes: int = 128 * 1024 * 1024  # larger request bodies get 413

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
@@ -19,7 +20,7 @@ from portico.engines import Facts, ModelSpec, remote
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, EngineError, PorticoError
+from portico.errors import ConfigError, DamagedFile, EngineError, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
@@ -33,7 +34,7 @@ from portico.gateway.ollama_shelf import ShelfRoutes
 from portico.gateway.openai_routes import OpenAIRoutes
 from portico.gateway.openapi import describe
 from portico.gateway.serving import Serving
-from portico.library import HubSettings, Library, ModelFile, bundled_folder
+from portico.library import HubSettings, Library, ModelFile, bundled_folder, ollama_folders
 from portico.web import Access, Route, Routes
 
 BUNDLED = "portico-tiny"
@@ -113,6 +114,8 @@ class Portico:
         except BaseException:
             await self.stop(grace=0)
             raise
+        if config.prune:
+            await self._prune()
         self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
@@ -121,6 +124,12 @@ class Portico:
             models=tuple(self.models.names()),
             guarded=bool(self._keys),
         )
+
+    async def _prune(self) -> None:
+        """As Ollama does at its start. A disk that does not let it is no reason not to serve."""
+        with contextlib.suppress(OSError):
+            if freed := await asyncio.to_thread(self.library.prune):
+                self.log.say("uploads removed that nothing was made of", bytes=freed)
 
     def _say(self, event: str, **facts: object) -> None:
         """What happens to models, once it is more than the start that `on_ready` tells of."""
@@ -184,10 +193,8 @@ def settle_memory() -> None:
 
 def library(config: Config, environ: Mapping[str, str], home: Path) -> Library:
     """The library that this config and environment mean."""
-    folder = (
-        config.ollama_models or environ.get("OLLAMA_MODELS", "").strip() or Path.home() / ".ollama" / "models"
-    )
-    return Library(home, hub=HubSettings.read(environ), ollama=Path(folder), bundled=bundled_folder())
+    stores = ollama_folders(str(config.ollama_models or environ.get("OLLAMA_MODELS", "")))
+    return Library(home, hub=HubSettings.read(environ), ollama=stores, bundled=bundled_folder())
 
 
 async def configured(config: Config, library: Library) -> list[ModelSpec]:
@@ -316,7 +323,9 @@ class Shelf:
         self._specs: dict[str, ModelSpec] = {}
 
     def served(self) -> list[Served]:
-        return [self._serve(model) for model in self._library.models()]
+        """Damaged ones last, so that `default` never means one of them."""
+        whole = [self._serve(model) for model in self._library.models()]
+        return whole + [_damaged(name, damage) for name, damage in self._library.problems().items()]
 
     def _serve(self, model: ModelFile) -> Served:
         refusal: PorticoError | None = None
@@ -335,6 +344,10 @@ class Shelf:
         return Served(name=model.name, spec=spec, facts=model.facts, preset=made, refusal=refusal)
 
 
+def _damaged(name: str, damage: DamagedFile) -> Served:
+    return Served(name=name, spec=ModelSpec(name=name, engine="none", source=damage.path), refusal=damage)
+
+
 def preset(model: ModelFile) -> Preset | None:
     if not model.made:
         return None
@@ -343,6 +356,7 @@ def preset(model: ModelFile) -> Preset | None:
     return Preset(
         parent=model.parent,
         system=model.system,
+        template=model.template,
         sampling=options.sampling,
         context=options.context,
         parameters=parameters,

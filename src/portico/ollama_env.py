@@ -1,7 +1,7 @@
 """Ollama's environment variables, read as Ollama reads them, in Portico's settings.
 
 Known and without effect here: OLLAMA_NO_CLOUD (there is no cloud), OLLAMA_FLASH_ATTENTION, OLLAMA_KV_CACHE_TYPE,
-OLLAMA_SCHED_SPREAD, OLLAMA_GPU_OVERHEAD, OLLAMA_NOPRUNE, OLLAMA_NOHISTORY and the rest of Ollama's list.
+OLLAMA_SCHED_SPREAD, OLLAMA_GPU_OVERHEAD, OLLAMA_NOHISTORY and the rest of Ollama's list.
 """
 
 from __future__ import annotations
@@ -94,6 +94,10 @@ def _count(name: str) -> Callable[[str], Mapping[str, object]]:
     return read
 
 
+def _noprune(value: str) -> Mapping[str, object]:
+    return {"prune": not _truth(value)}
+
+
 def _debug(value: str) -> Mapping[str, object]:
     return {"log_level": "debug"} if _truth(value) else {}
 
@@ -117,6 +121,7 @@ OLLAMA: dict[str, Callable[[str], Mapping[str, object]]] = {
     "OLLAMA_NUM_PARALLEL": _count("parallel"),
     "OLLAMA_LOAD_TIMEOUT": _load_timeout,
     "OLLAMA_MODELS": lambda value: {"ollama_models": value},
+    "OLLAMA_NOPRUNE": _noprune,
     "OLLAMA_DEBUG": _debug,
     "OLLAMA_DEBUG_LOG_REQUESTS": _log_requests,
 }

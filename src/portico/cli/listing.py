@@ -10,7 +10,7 @@ import click
 
 from portico.cli import options, units
 from portico.cli.models_at import opened
-from portico.cli.replies import EngineHealth, Health, Listed, Loaded
+from portico.cli.replies import EngineHealth, Health, Listed, Loaded, Unfinished
 from portico.cli.screen import Screen, dim, table
 from portico.cli.server import Server
 
@@ -34,27 +34,52 @@ def ls(
     Asks the server; where none runs, looks into the data folder.
     """
     with opened(address, environ) as shelf:
-        models = shelf.models()
+        here = shelf.listing()
     wanted = (beginning or "").lower()
-    models = tuple(listed for listed in models if listed.name.lower().startswith(wanted))
+    models = [one for one in here.models or () if one.name.lower().startswith(wanted)]
+    damaged = [one for one in here.damaged if one.name.lower().startswith(wanted)]
+    unfinished = [one for one in here.unfinished if one.name.lower().startswith(wanted)]
     if as_json:
-        screen.answer(json.dumps({"schema": 1, "models": [_listed_json(listed) for listed in models]}))
+        answer = {
+            "schema": 1,
+            "models": [_listed_json(one) for one in models],
+            "damaged": [{"name": one.name, "reason": one.reason} for one in damaged],
+            "unfinished": [_unfinished_json(one) for one in unfinished],
+        }
+        screen.answer(json.dumps(answer))
         return
-    if not models:
+    rows = [_listed_row(one, datetime.now(UTC)) for one in models]
+    rows += [(one.name, "damaged", *[""] * 6) for one in damaged]
+    rows += [(one.name, _arrived(one), *[""] * 6) for one in unfinished]
+    if not rows:
         screen.say(dim("no models here; `portico pull NAME` fetches one"))
         return
-    rows = [_listed_row(listed, datetime.now(UTC)) for listed in models]
-    titles = ("MODEL", "SIZE", "QUANT", "WEIGHTS", "CONTEXT", "CAN", "CHANGED")
+    titles = ("MODEL", "STATE", "SIZE", "QUANT", "WEIGHTS", "CONTEXT", "CAN", "CHANGED")
     for line in table(titles, rows, right=("SIZE", "WEIGHTS", "CONTEXT"), width=screen.width):
         screen.answer(line)
-    total = units.file_size(sum(listed.size for listed in models))
-    screen.say(dim(f"{len(models)} model{'s' if len(models) > 1 else ''}, {total}"))
+    total = units.file_size(sum(one.size for one in models))
+    screen.say(dim(f"{len(models)} model{'s' if len(models) != 1 else ''}, {total}"))
+    for broken in damaged:
+        screen.say(f"{screen.sign('failed')} {broken.name}: {broken.reason}")
+    if unfinished:
+        screen.say(
+            dim("`portico pull NAME` goes on with a pull, `portico rm NAME` throws away what has arrived")
+        )
+
+
+def _arrived(pull: Unfinished) -> str:
+    return f"pulled {units.file_size(pull.completed)} of {units.file_size(pull.total)}"
+
+
+def _unfinished_json(pull: Unfinished) -> dict[str, Any]:
+    return {"name": pull.name, "completed_bytes": pull.completed, "total_bytes": pull.total}
 
 
 def _listed_row(listed: Listed, now: datetime) -> tuple[str, ...]:
     details, changed = listed.details, read_time(listed.modified_at)
     return (
         listed.name,
+        "",
         units.file_size(listed.size) if listed.size else "",
         details.quantization_level or "",
         details.parameter_size or "",

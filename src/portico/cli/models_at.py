@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from portico.cli.failure import Failure
-from portico.cli.replies import Listed, Pulling, Shown
+from portico.cli.replies import Pulling, Shown, Tags
 from portico.cli.server import Server
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Shelf(Protocol):
     """What `ls`, `show`, `pull`, `rm` and `cp` need. Methods raise Failure or a PorticoError."""
 
-    def models(self) -> tuple[Listed, ...]: ...
+    def listing(self) -> Tags: ...
 
     def show(self, model: str) -> Shown: ...
 

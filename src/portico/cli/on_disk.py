@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import UTC, datetime
 
 from portico import config_file
-from portico.cli.replies import Details, Listed, Pulling, Shown
+from portico.cli.replies import Damaged, Details, Listed, Pulling, Shown, Tags, Unfinished
+from portico.gateway import ollama_shapes as shapes
 from portico.inprocess import library
 from portico.library import Library, ModelFile, Progress, model_info, parameter_size
 
@@ -20,8 +21,16 @@ class OnDisk:
         config = config_file.load(None, environ, {})
         self._library: Library = library(config, environ, config_file.data_home(config, environ))
 
-    def models(self) -> tuple[Listed, ...]:
-        return tuple(_listed(model) for model in self._library.models())
+    def listing(self) -> Tags:
+        here = self._library
+        return Tags(
+            models=tuple(_listed(model) for model in here.models()),
+            damaged=tuple(Damaged(name=name, reason=error.reason) for name, error in here.problems().items()),
+            unfinished=tuple(
+                Unfinished(name=pull.name, completed=pull.completed, total=pull.total)
+                for pull in here.unfinished()
+            ),
+        )
 
     def show(self, model: str) -> Shown:
         return _shown(self._library.find(model))
@@ -71,9 +80,12 @@ def _shown(model: ModelFile) -> Shown:
         details=_details(model),
         capabilities=facts.capabilities,
         model_info=dict(model_info(facts)),
-        parameters="\n".join(f"{name} {value}" for name, value in model.parameters.items()),
-        template=model.template or facts.chat_template or "",
+        parameters=shapes.parameter_lines(model.parameters),
+        template=shapes.go_template(model.template, facts.capabilities),
         system=model.system,
+        modelfile=shapes.modelfile(
+            model.name, model.parent or model.name, model.template, model.system, model.parameters
+        ),
         license=facts.license or "",
         modified_at=_time(facts.modified),
     )

@@ -35,8 +35,27 @@ class Listed(Reply, frozen=True):
     capabilities: tuple[str, ...] | None = None
 
 
+class Damaged(Reply, frozen=True):
+    """A model that is there but cannot be used."""
+
+    name: str
+    reason: str = ""
+
+
+class Unfinished(Reply, frozen=True):
+    """A pull that was interrupted or is under way, in bytes."""
+
+    name: str
+    completed: int = 0
+    total: int = 0
+
+
 class Tags(Reply, frozen=True):
+    """/api/tags; the last two are only in that of Portico's own server."""
+
     models: tuple[Listed, ...] | None = None
+    damaged: tuple[Damaged, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
 
 
 class Loaded(Reply, frozen=True):

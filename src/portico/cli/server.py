@@ -101,8 +101,12 @@ class Server:
         except (msgspec.DecodeError, msgspec.ValidationError):
             return Health()
 
+    def listing(self) -> Tags:
+        tags: Tags = self._ask("GET", "/api/tags", Tags)
+        return tags
+
     def models(self) -> tuple[Listed, ...]:
-        return self._ask("GET", "/api/tags", Tags).models or ()
+        return self.listing().models or ()
 
     def running(self) -> tuple[Loaded, ...]:
         return self._ask("GET", "/api/ps", Running).models or ()

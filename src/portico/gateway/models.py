@@ -9,7 +9,7 @@ import msgspec
 
 from portico import names
 from portico.engines import Facts, ModelSpec
-from portico.errors import ModelNotFound, PorticoError
+from portico.errors import DamagedFile, ModelNotFound, PorticoError
 from portico.messages import ChatRequest, CompletionRequest, Message, Sampling, Text, Value
 
 _FRESH = 1.0
@@ -23,6 +23,8 @@ class Preset(Value, frozen=True, kw_only=True):
 
     parent: str
     system: str = ""
+    template: str = ""
+    """Ollama's, for `show`; the model's own Jinja template is what runs."""
     sampling: Sampling = Sampling()
     parameters: dict[str, object] = {}
     """As they were given, for `show`."""
@@ -41,7 +43,11 @@ class Served(Value, frozen=True, kw_only=True):
     """Of this name: a preset may have its own license or age."""
     preset: Preset | None = None
     refusal: PorticoError | None = None
-    """Why it cannot be run here, though it is listed."""
+    """Why it cannot be run here, though it is listed; a damaged one is not."""
+
+    @property
+    def damage(self) -> DamagedFile | None:
+        return self.refusal if isinstance(self.refusal, DamagedFile) else None
 
     def applied(self, request: ChatRequest) -> ChatRequest:
         """The request with the preset's system message, messages and parameters, where it has none."""
@@ -108,15 +114,20 @@ class Models:
         self._resolved.clear()
 
     def all(self) -> list[Served]:
-        """Every model and preset, those named at the start first."""
-        return list(self._all().values())
+        """Every model and preset that is whole, those named at the start first."""
+        return [served for served in self._all().values() if served.damage is None]
 
     def names(self) -> list[str]:
         """Their names as OpenAI's clients write them: without `:latest`."""
-        return [bare(name) for name in self._all()]
+        return [bare(served.name) for served in self.all()]
+
+    def damaged(self) -> dict[str, DamagedFile]:
+        """What is here but cannot be used, by name."""
+        return {served.name: served.damage for served in self._all().values() if served.damage is not None}
 
     def resolve(self, asked: str) -> Served:
-        """The model a caller means. Raises ModelNotFound with the nearest names."""
+        """The model a caller means. Raises ModelNotFound with the nearest names, DamagedFile for one that is
+        here but cannot be used."""
         served = self._resolved.get(asked)
         if served is None:
             served = self._find(asked)
@@ -130,9 +141,12 @@ class Models:
         for spec in self.configured:
             aliases.update(dict.fromkeys(spec.aliases, spec.name))
         try:
-            return known[names.resolve(asked, known, aliases=aliases)]
+            served = known[names.resolve(asked, known, aliases=aliases)]
         except ModelNotFound as error:
             raise ModelNotFound(model=asked, nearest=tuple(bare(name) for name in error.nearest)) from None
+        if served.damage is not None:
+            raise served.damage.with_traceback(None)
+        return served
 
     def _all(self) -> dict[str, Served]:
         now = time.monotonic()

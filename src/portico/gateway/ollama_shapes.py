@@ -41,8 +41,25 @@ class Listed(msgspec.Struct):
     capabilities: list[str]
 
 
-class Tags(msgspec.Struct):
+class Damaged(msgspec.Struct):
+    name: str
+    reason: str
+
+
+class Unfinished(msgspec.Struct):
+    """A pull that was interrupted or is under way, in bytes."""
+
+    name: str
+    completed: int
+    total: int
+
+
+class Tags(msgspec.Struct, omit_defaults=True):
+    """`damaged` and `unfinished` are ours: Ollama's clients read `models` alone."""
+
     models: list[Listed]
+    damaged: list[Damaged] = []
+    unfinished: list[Unfinished] = []
 
 
 class Running(msgspec.Struct):
@@ -171,9 +188,11 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def go_template(capabilities: tuple[str, ...]) -> str:
-    """What stands in for a Go template: the model has a Jinja one. Clients only search it for words:
-    Continue for .Tools and .Suffix, LiteLLM for "tools"."""
+def go_template(given: str, capabilities: tuple[str, ...]) -> str:
+    """The one that Ollama or a create has given the model, else what stands in for one: the model has a Jinja
+    template. Clients only search it for words: Continue for .Tools and .Suffix, LiteLLM for "tools"."""
+    if given:
+        return given
     template = "{{ .System }} {{ .Prompt }}"
     if "tools" in capabilities:
         template += " {{ if .Tools }}{{ .Tools }}{{ end }}"
@@ -191,8 +210,11 @@ def parameter_lines(parameters: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def modelfile(name: str, source: str, system: str, parameters: dict[str, Any]) -> str:
+def modelfile(name: str, source: str, template: str, system: str, parameters: dict[str, Any]) -> str:
+    """What would make the model again; `template` is one that was given, or empty."""
     lines = [f"# {name}", f"FROM {source}"]
+    if template:
+        lines.append(f'TEMPLATE """{template}"""')
     if system:
         lines.append(f'SYSTEM """{system}"""')
     lines += [f"PARAMETER {line}" for line in parameter_lines(parameters).splitlines()]

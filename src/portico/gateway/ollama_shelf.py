@@ -13,7 +13,7 @@ import msgspec
 from portico.dialects import body as bodies
 from portico.dialects import ollama
 from portico.engines.supervisor import Supervisor
-from portico.errors import InvalidRequest, ModelNotFound, PorticoError, ShuttingDown, Unsupported
+from portico.errors import DamagedFile, InvalidRequest, ModelNotFound, PorticoError, ShuttingDown, Unsupported
 from portico.gateway import ollama_shapes as shapes
 from portico.gateway.models import Models, Served, bare
 from portico.library import Library, model_info
@@ -80,7 +80,17 @@ class ShelfRoutes:
         await _say(request, shapes.VersionBody(version=self._version))
 
     async def tags(self, request: Request) -> None:
-        await _say(request, shapes.Tags(models=[_listed(served) for served in self._models.all()]))
+        pulls = await asyncio.to_thread(self._library.unfinished)
+        await _say(
+            request,
+            shapes.Tags(
+                models=[_listed(served) for served in self._models.all()],
+                damaged=[
+                    shapes.Damaged(name, error.reason) for name, error in self._models.damaged().items()
+                ],
+                unfinished=[shapes.Unfinished(each.name, each.completed, each.total) for each in pulls],
+            ),
+        )
 
     async def ps(self, request: Request) -> None:
         running = []
@@ -89,8 +99,8 @@ class ShelfRoutes:
                 continue
             try:
                 listed = _listed(self._models.resolve(status.name))
-            except ModelNotFound:
-                continue  # it was removed while it ran
+            except (ModelNotFound, DamagedFile):
+                continue  # it was removed while it ran, or has lost its file
             running.append(
                 shapes.Running(
                     name=listed.name,
@@ -121,15 +131,15 @@ class ShelfRoutes:
         basename = bare(served.name).rpartition("/")[2]
         info.setdefault("general.basename", basename)
         system = asked.system or (preset.system if preset else "")
+        template = asked.template or (preset.template if preset else "")
+        parent = preset.parent if preset else ""
         parameters = dict(preset.parameters) if preset else {}
         parameters |= asked.options or {}
         return shapes.Shown(
-            modelfile=shapes.modelfile(
-                served.name, preset.parent if preset else served.name, system, parameters
-            ),
+            modelfile=shapes.modelfile(served.name, parent or served.name, template, system, parameters),
             parameters=shapes.parameter_lines(parameters),
-            template=shapes.go_template(facts.capabilities),
-            details=shapes.details(facts, preset.parent if preset else ""),
+            template=shapes.go_template(template, facts.capabilities),
+            details=shapes.details(facts, parent),
             model_info=info,
             capabilities=list(facts.capabilities),
             modified_at=_listed(served).modified_at,
@@ -155,7 +165,7 @@ class ShelfRoutes:
         not see in the listing under the very name it was told."""
         try:
             served = self._models.resolve(name)
-        except ModelNotFound:
+        except (ModelNotFound, DamagedFile):
             wanted: str | None = name
         else:
             wanted = None if served.spec in self._models.configured else served.name
@@ -195,22 +205,23 @@ class ShelfRoutes:
 
     async def _created(self, name: str, asked: shapes.Create) -> AsyncIterator[shapes.Status]:
         yield shapes.Status(status="reading model metadata")
+        source = self._models.resolve(asked.from_).name if asked.from_ else ""
         try:
-            await asyncio.to_thread(self._make, name, asked)
+            await asyncio.to_thread(self._make, name, source, asked)
         finally:
             self._models.refresh()
         yield shapes.Status(status="creating system layer")
         yield shapes.Status(status="writing manifest")
         yield shapes.Status(status="success")
 
-    def _make(self, name: str, asked: shapes.Create) -> None:
+    def _make(self, name: str, source: str, asked: shapes.Create) -> None:
         license = "\n".join(asked.license) if isinstance(asked.license, list) else asked.license
         if asked.parameters:
             ollama.read_options(asked.parameters)  # a wrong type is refused now, not at the first chat
         messages = _messages(asked.messages) if asked.messages is not None else None
         self._library.create(
             name,
-            from_=asked.from_ or "",
+            from_=source,
             files=asked.files,
             system=asked.system,
             template=asked.template,
@@ -235,8 +246,8 @@ class ShelfRoutes:
             raise InvalidRequest("model is required", param="model")
         try:
             running = self._models.resolve(name).spec.name
-        except ModelNotFound:
-            running = ""  # perhaps an interrupted pull, which the library knows
+        except (ModelNotFound, DamagedFile):
+            running = ""  # perhaps an interrupted pull, or what is left of a model: the library knows both
         # By the name it was called: nobody who says `default` or an alias means that a model may go.
         await asyncio.to_thread(self._library.delete, name)
         self._models.refresh()

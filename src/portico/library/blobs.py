@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -16,7 +17,7 @@ from portico.library.disk import SPARE, disk_error, free_bytes
 
 _DIGEST = re.compile(r"(?:sha256[:-])?([0-9a-fA-F]{64})")
 PART = ".part"
-STALE = 24 * 3600.0  # seconds after which an upload that nobody finished is removed
+STALE = 24 * 3600.0  # seconds after which an upload that nobody finished, or made anything of, is removed
 _BUFFER = 4 * 1024 * 1024
 
 
@@ -77,12 +78,9 @@ class Blobs:
             return 0
         return size
 
-    def all(self) -> tuple[str, ...]:
-        try:
-            names = [entry.name for entry in os.scandir(self._folder)]
-        except OSError:
-            return ()
-        return tuple(sorted(found[1] for name in names if (found := _DIGEST.fullmatch(name))))
+    def stale(self) -> tuple[str, ...]:
+        """What was uploaded more than a day ago."""
+        return tuple(found[1] for entry in self._old() if (found := _DIGEST.fullmatch(entry.name)))
 
     def _keep(self, part: Path, digest: str, found: str) -> None:
         if found != digest:
@@ -93,9 +91,18 @@ class Blobs:
 
     def _remove_stale(self) -> None:
         """A server that was killed leaves its uploads half done; nobody can continue them."""
-        for entry in os.scandir(self._folder):
-            if entry.name.endswith(PART) and time.time() - entry.stat().st_mtime > STALE:
+        for entry in self._old():
+            if entry.name.endswith(PART):
                 Path(entry.path).unlink(missing_ok=True)
+
+    def _old(self) -> list[os.DirEntry[str]]:
+        found: list[os.DirEntry[str]] = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._folder):
+                with contextlib.suppress(FileNotFoundError):  # another upload has just got its name
+                    if time.time() - entry.stat().st_mtime > STALE:
+                        found.append(entry)
+        return found
 
 
 def _append(file: BinaryIO, part: Path, found: hashlib._Hash, piece: bytes, *, last: bool = False) -> None:

@@ -33,7 +33,7 @@ Report = Callable[[Progress], None]
 
 
 class Unreachable(PullFailed):
-    """The hub did not answer at all; what is here already may still be used."""
+    """The hub did not answer, or only that it cannot now; what is here already may still be used."""
 
 
 class Remote(Value, frozen=True, kw_only=True):
@@ -236,4 +236,5 @@ def explain(response: httpx2.Response, repository: str) -> LibraryError:
             f"there is no repository {repository} on the hub, or it is private and HF_TOKEN is not set to a token "
             f"that may read it.{reason}"
         )
-    return PullFailed(f"{repository} cannot be fetched: the hub answered {status}.{reason}")
+    refused = Unreachable if status == 429 or status >= 500 else PullFailed
+    return refused(f"{repository} cannot be fetched: the hub answered {status}.{reason}")

@@ -43,20 +43,18 @@ class Library:
         home: Path,
         *,
         hub: HubSettings | Hub,
-        ollama: Path | None = None,
+        ollama: Sequence[Path] = (),
         bundled: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`home`: the data folder. `ollama`: Ollama's model folder, if it is to be read (ollama_store.folder).
+        """`home`: the data folder. `ollama`: Ollama's model folders that are to be read (ollama_store.folders).
         `bundled`: the folder of the model that comes with the package (model.bundled_folder). `clock`: seconds
         since the epoch, for the times of new models."""
         folder = home / "models"
         manifests = Manifests(folder / "manifests")
         self._ledger = Ledger(folder / "files.json")
         self._blobs = Blobs(folder / "blobs")
-        self._shelf = Shelf(
-            manifests, self._blobs, self._ledger, OllamaStore(ollama) if ollama else None, bundled
-        )
+        self._shelf = Shelf(manifests, self._blobs, self._ledger, tuple(map(OllamaStore, ollama)), bundled)
         self._stock = Stock(manifests, Manifests(folder / "unfinished"), self._blobs, changed=self.refresh)
         self._hub = hub
         self._clock = clock
@@ -71,9 +69,9 @@ class Library:
         """Every model that can be used: ours, then the bundled one, then Ollama's; of the same name the first."""
         return tuple(self._listing().models.values())
 
-    def problems(self) -> tuple[tuple[str, str], ...]:
-        """Names that cannot be used, each with the reason."""
-        return tuple((name, error.reason) for name, error in self._listing().damaged.items())
+    def problems(self) -> Mapping[str, DamagedFile]:
+        """What is here but cannot be used, by name."""
+        return self._listing().damaged
 
     def find(
         self, asked: str, *, aliases: Mapping[str, str] | None = None, default: str | None = None
@@ -100,15 +98,6 @@ class Library:
         with self._lock:
             return self._shelf.at(path, str(parse(name)) if name else path.name)
 
-    async def digest(self, model: ModelFile) -> str:
-        """The sha256 of the model's file. For a large file of the user's own listings show a stand-in until
-        this was called once, because hashing takes seconds; it is done in a thread. Raises OSError."""
-        import asyncio
-
-        if model.origin != "path" or model.facts.format != "gguf":
-            return model.facts.digest or ""
-        return await asyncio.to_thread(self._ledger.hash, Path(model.path))
-
     def lend(self, models: Iterable[ModelFile]) -> None:
         """Models that are served but not kept here, such as those of another server: `copy` and `create` can be
         made of them. What is made of one that is not lent at a later start is a problem then, not lost."""
@@ -123,8 +112,8 @@ class Library:
     # ---- what changes it ---------------------------------------------------------------------------
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
-        """Fetches a model and says how it goes; the last word is `success`. What is here already is quickly
-        successful, also offline. Several pulls of one name are one; it stops when the last caller leaves, and
+        """Fetches a model and says how it goes; the last word is `success`. What is here already is
+        successful also where the hub cannot be asked. Several pulls of one name are one; it stops when the last caller leaves, and
         goes on from there the next time. Close the iterator to leave (contextlib.aclosing).
 
         Raises InvalidRequest (no name), ModelNotFound (a short name nobody knows), Gated, NoSpace, PullFailed,
@@ -208,26 +197,23 @@ class Library:
         return self._stock.unfinished()
 
     def prune(self) -> int:
-        """Throws away what interrupted pulls have left and uploads that nothing was made of. Returns the bytes.
-        Not while pulls or uploads are under way."""
-        freed = self._stock.prune()
-        self.refresh()
-        return freed
+        """Throws away uploads of which nothing was made within a day. Returns the bytes. Raises OSError."""
+        return self._stock.prune()
 
     def _not_ours(self, asked: str) -> PorticoError:
         try:
             model = self.find(asked)
         except ModelNotFound as error:
             return error
-        whose = {
+        except DamagedFile:
+            whose = f"it is not ours; if it is Ollama's, use: ollama rm {asked}"
+            return Unsupported(f"{asked} cannot be deleted: {whose}.", model=asked, feature="delete")
+        owners = {
             "bundled": "it comes with the package",
             "ollama": f"it is Ollama's; use: ollama rm {model.name}",
         }
-        return Unsupported(
-            f"{model.name} cannot be deleted: {whose.get(model.origin, 'it is not ours')}.",
-            model=model.name,
-            feature="delete",
-        )
+        whose = owners.get(model.origin, "it is not ours")
+        return Unsupported(f"{model.name} cannot be deleted: {whose}.", model=model.name, feature="delete")
 
     def _start_pulls(self) -> Pulls:
         from portico.library.hub import Hub

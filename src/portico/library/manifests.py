@@ -75,10 +75,15 @@ class Manifests:
     def all(self) -> tuple[Manifest, ...]:
         """In order of their names. A file that is no manifest is passed over: somebody else put it there."""
         try:
-            paths = sorted(path for path in self.folder.iterdir() if path.suffix == ".json")
+            paths = self._paths()
         except OSError:
             return ()
         return tuple(manifest for path in paths if (manifest := self._load(path)) is not None)
+
+    def strays(self) -> tuple[Path, ...]:
+        """The files that look like manifests and cannot be read as such. Raises OSError for a folder that
+        cannot be."""
+        return tuple(path for path in self._paths() if self._load(path) is None)
 
     def get(self, name: str) -> Manifest | None:
         return self._load(self._path(name))
@@ -92,6 +97,12 @@ class Manifests:
         self._read.pop(path, None)
         path.unlink(missing_ok=True)
         atomic.sync_folder(self.folder)
+
+    def _paths(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.folder.iterdir() if path.suffix == ".json")
+        except FileNotFoundError:
+            return []
 
     def _path(self, name: str) -> Path:
         # Lower case, because names that differ in case only are one name, on every file system.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -61,10 +61,15 @@ class _SaidMessage(msgspec.Struct):
     content: str = ""
 
 
-def folder(environ: Mapping[str, str]) -> Path:
-    """Where Ollama keeps its models: OLLAMA_MODELS, else .ollama/models in the home folder."""
-    said = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
-    return Path(os.path.expanduser(said or "~/.ollama/models"))
+SERVICE = Path("/usr/share/ollama/.ollama/models")
+"""Where the service that Ollama's Linux installer sets up keeps its models: it runs as a user of its own."""
+
+
+def folders(said: str = "") -> tuple[Path, ...]:
+    """Where Ollama keeps its models; each may be missing. `said` is OLLAMA_MODELS, which alone counts if it is
+    set; else the home folder of whoever started it, or of the service."""
+    said = said.strip().strip("\"'")
+    return (Path(os.path.expanduser(said)),) if said else (Path.home() / ".ollama" / "models", SERVICE)
 
 
 class OllamaStore:

@@ -32,8 +32,8 @@ class Pulling:
         self._stock, self._hub, self._list_models, self._clock = stock, hub, list_models, clock
 
     def pull(self, asked: str, report: Report, stop: Stop) -> None:
-        """(1) A model that the hub has nothing to do with is here already. (2) If the hub cannot be reached,
-        one that is here stays as it is. (3) Otherwise its files are made to be those the hub has now."""
+        """(1) A model that the hub has nothing to do with is here already. (2) If the hub cannot be reached
+        or is too busy (429, 5xx), one that is here stays as it is. (3) Otherwise its files are made to be those the hub has now."""
         report(MANIFEST)
         name = parse(asked)
         old = self._stock.get(str(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Shelf:
         manifests: Manifests,
         blobs: Blobs,
         ledger: Ledger,
-        ollama: OllamaStore | None,
+        ollama: Sequence[OllamaStore],
         bundled: Path | None,
     ) -> None:
         self._manifests, self._blobs, self._ledger = manifests, blobs, ledger
@@ -80,8 +80,9 @@ class Shelf:
         }
         if self._bundled is not None and canonical(self._bundled.name) not in found:
             found[canonical(self._bundled.name)] = self._bundled_model
-        for model in self._ollama.models() if self._ollama else ():
-            found.setdefault(model.name, partial(self._ollamas, model))
+        for store in self._ollama:
+            for model in store.models():
+                found.setdefault(model.name, partial(self._ollamas, model))
         return found
 
     def _bundled_model(self) -> ModelFile:

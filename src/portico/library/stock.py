@@ -103,17 +103,14 @@ class Stock:
         )
 
     def prune(self) -> int:
-        """Throws away what interrupted pulls have left and uploads that nothing was made of. Returns the bytes."""
+        """Throws away uploads of which nothing was made within a day: by then nobody is between uploading and
+        creating any more, another server on this folder included. Nothing as long as a manifest cannot be read,
+        such as one of a later version: it may be of any of them. Returns the bytes. Raises OSError."""
         with self._lock:
-            freed = 0
-            for manifest in self._unfinished.all():
-                self._unfinished.remove(manifest.name)
-                freed += self._collect(manifest.source)
+            if self._manifests.strays():
+                return 0
             used = {digest for manifest in self._manifests.all() for digest in _uploads(manifest.source)}
-            for digest in self._blobs.all():
-                if digest not in used:
-                    freed += self._blobs.remove(digest)
-            return freed
+            return sum(self._blobs.remove(digest) for digest in self._blobs.stale() if digest not in used)
 
     # ---- what nobody needs -------------------------------------------------------------------------
 
