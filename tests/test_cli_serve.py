@@ -20,6 +20,7 @@ from cli_fixtures import Terminal, environment, program, run
 from portico.cli import main
 from portico.cli.serve import FLAGS, LISTS
 from portico.config import Config, ModelEntry
+from portico.errors import CannotListen
 
 # ---- flags -------------------------------------------------------------------------------------
 
@@ -146,6 +147,38 @@ def test_events_as_json_lines(served: list[Config], capsys: pytest.CaptureFixtur
     assert (stopped["event"], stopped["seq"]) == ("server_stopped", 2)
 
 
+def test_the_warning_is_an_event_too(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--json", "--host", "0.0.0.0"]) == 0
+    told = capsys.readouterr()
+    warning, started, stopped = map(json.loads, told.out.splitlines())
+    assert (warning["event"], warning["code"], warning["seq"]) == ("warning", "no_api_key", 1)
+    assert "0.0.0.0" in warning["message"] and "PORTICO_API_KEY" in warning["do"]
+    assert (started["event"], stopped["event"]) == ("server_started", "server_stopped")
+    assert told.err == ""
+    assert main(["serve", "--json", "--host", "0.0.0.0", "--api-key", "k"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_log_in_json_begins_with_json(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--log-format", "json", "--host", "0.0.0.0"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    events = [json.loads(line)["event"] for line in told.err.splitlines()]
+    assert events == ["warning", "server_started", "server_stopped"]
+
+
+def test_a_server_that_never_started_did_not_stop(
+    monkeypatch: pytest.MonkeyPatch, served: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(config: Config, **told: Any) -> None:
+        raise CannotListen("the port is taken")
+
+    monkeypatch.setattr(portico.inprocess, "serve", serve)
+    assert main(["serve", "--log-format", "json", "--host", "0.0.0.0"]) == 1
+    warning, failure = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (warning["event"], failure["error"]["code"]) == ("warning", "port")
+
+
 # ---- real servers ------------------------------------------------------------------------------
 
 
@@ -200,6 +233,36 @@ def test_a_server_whose_stdin_ends_ends(tmp_path: Path, marked: Marked) -> None:
         assert process.wait(20) == 0
         assert json.loads(process.stdout.readline())["event"] == "server_stopping"
         assert json.loads(process.stdout.readline())["event"] == "server_stopped"
+
+
+def test_every_line_of_a_log_in_json_is_json(tmp_path: Path, marked: Marked) -> None:
+    """From the first to the last, also what the listener says of a caller who speaks no HTTP."""
+    import socket
+
+    process = subprocess.Popen(
+        program("serve", "--port", "0", "--log-format", "json", "--log-level", "debug", "--end-with-stdin"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=marked.environment(tmp_path),
+    )
+    assert process.stdin is not None and process.stderr is not None
+    try:
+        started = json.loads(process.stderr.readline())
+        assert started["event"] == "server_started"
+        with socket.create_connection((started["host"], started["port"]), 10) as caller:
+            caller.sendall(b"\x16\x03\x01 is this TLS?\r\n\r\n")
+            assert caller.recv(100).startswith(b"HTTP/1.1 400")
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (process.returncode, out) == (0, b"")
+    assert all(line["at"] and line["event"] for line in lines)
+    (said,) = [line for line in lines if line["event"] == "log" and "not HTTP" in line["message"]]
+    assert (said["level"], said["logger"], said["traceback"]) == ("debug", "portico.listen", None)
+    assert lines[-1]["event"] == "server_stopped"
 
 
 def test_a_taken_port_is_one_line_that_says_what_to_type(tmp_path: Path, marked: Marked) -> None:

@@ -44,6 +44,11 @@ def environ(command: Command) -> Command:
     return with_environ  # type: ignore[return-value]
 
 
+def fail_as_json() -> None:
+    """From here on an error of this command is JSON, as with `--json`."""
+    _choices().as_json = True
+
+
 def address(command: Command) -> Command:
     """Adds `--host` and passes the server's `address`."""
 
