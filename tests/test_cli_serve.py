@@ -304,6 +304,19 @@ def test_the_demo_talks_in_both_languages_and_leaves_nothing(tmp_path: Path, mar
     assert not (tmp_path / "portico").exists()  # not even a data folder
 
 
+def test_the_demo_as_json_lines(tmp_path: Path, marked: Marked) -> None:
+    done = run("demo", "--json", env=marked.environment(tmp_path), timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["seq"] for event in events] == [1, 2, 3, 4, 5, 6]
+    started, *answers, stopped = events
+    assert (started["event"], stopped["event"]) == ("server_started", "server_stopped")
+    assert started["url"].startswith("http://127.0.0.1:") and started["model"]
+    assert {event["event"] for event in answers} == {"answer"}
+    assert [event["path"] for event in answers] == ["/api/chat"] * 2 + ["/v1/chat/completions"] * 2
+    assert all(event["prompt"] and event["text"].strip() and event["took_ms"] >= 0 for event in answers)
+
+
 def test_ctrl_c_in_the_demo_stops_its_server(tmp_path: Path, marked: Marked) -> None:
     with Terminal("demo", env=marked.environment(tmp_path)) as terminal:
         terminal.wait_for("1/3")
