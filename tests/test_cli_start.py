@@ -79,6 +79,21 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         assert command.help and command.help.strip()
 
 
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_command_takes_json(name: str) -> None:
+    command = portico.get_command(click.Context(portico), name)
+    assert command is not None
+    assert "--json" in [flag for parameter in command.params for flag in parameter.opts]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_a_completion_script_as_json(shell: str, tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    told = json.loads(run("completion", shell, "--json", env=env).stdout)
+    assert told == {"schema": 1, "shell": shell, "script": run("completion", shell, env=env).stdout[:-1]}
+    assert "portico" in told["script"]
+
+
 def test_help_shows_every_command_and_fits_one_screen(tmp_path: Path) -> None:
     done = run("--help", env=environment(tmp_path, COLUMNS="80"))
     assert all(f"\n  {entry.name} " in done.stdout for _, entries in SECTIONS for entry in entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,8 +24,9 @@ INSTALL = {
 
 @click.command()
 @click.argument("shell", type=click.Choice(tuple(INSTALL)))
+@options.as_json
 @click.pass_context
-def completion(context: click.Context, shell: str) -> None:
+def completion(context: click.Context, shell: str, as_json: bool) -> None:
     """Print the completion script of SHELL.
 
     \b
@@ -39,6 +41,8 @@ def completion(context: click.Context, shell: str) -> None:
     if shell == "bash":
         # bash breaks words at colons, so that qwen3:4b would be three of them.
         script = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n" + script
+    if as_json:
+        script = json.dumps({"schema": 1, "shell": shell, "script": script})
     click.echo(script)
 
 
