@@ -128,8 +128,7 @@ def sampling(command: Command) -> Command:
 
 
 def home(environ: Environ) -> Path:
-    """The data folder."""
-    from portico.config import Config
-    from portico.config_file import data_home
+    """The data folder, the same that a server started here would use."""
+    from portico.config_file import data_home, places
 
-    return data_home(Config(), environ)
+    return data_home(places(environ), environ)
