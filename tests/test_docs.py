@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
+import click
 import pytest
 
 from live_server import LiveServer, plain_environment
+from portico.cli.commands import ENTRIES, portico
 from portico.config_file import load
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +92,51 @@ def test_files_and_commands_that_are_named_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"^    make ([\w-]+)", readme, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+# ---- flags
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
+OTHERS = {"--targets", "--repeat", "--connections", "--quick"}  # of the programs in benchmarks/
+
+
+def flags(command: click.Command) -> set[str]:
+    return {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def every_flag() -> set[str]:
+    context = click.Context(portico)
+    commands = [portico, *(portico.get_command(context, name) for name in ENTRIES)]
+    return {"--help"}.union(*(flags(command) for command in commands if command is not None))
+
+
+def texts(source: Path) -> Iterator[tuple[int, str]]:
+    """Every text of a module, messages and docstrings alike, with its line."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def test_a_flag_that_a_message_names_exists() -> None:
+    known, sources = every_flag(), sorted((ROOT / "src").rglob("*.py"))
+    named = [
+        (f"{source.relative_to(ROOT)}:{line}", flag)
+        for source in sources
+        for line, text in texts(source)
+        for flag in FLAG.findall(text)
+    ]
+    assert len(named) > 40
+    known.add("--cpuset-cpus")  # Docker's
+    assert [(place, flag) for place, flag in named if flag not in known] == []
+
+
+def test_a_flag_that_a_document_names_exists() -> None:
+    benchmarks = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py"))
+    assert all(f'"{flag}"' in benchmarks for flag in OTHERS)
+    known = every_flag() | OTHERS
+    for document in [*DOCUMENTS, ROOT / "portico.example.toml"]:
+        text = document.read_text(encoding="utf-8")
+        assert set(FLAG.findall(text)) <= known, document.name
 
 
 # ---- the list of routes
