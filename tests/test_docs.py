@@ -13,11 +13,15 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 import click
+import msgspec
 import pytest
 
 from live_server import LiveServer, plain_environment
 from portico.cli.commands import ENTRIES, portico
 from portico.config_file import load
+from portico.dialects.ollama import wire as ollama
+from portico.dialects.ollama.options import _LOADING, _SAMPLING
+from portico.dialects.openai import wire as openai
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -168,6 +172,52 @@ def test_what_is_not_there_is_404(server: LiveServer) -> None:
         assert caught.value.code == 404, route
         assert b"error" in caught.value.read()
         caught.value.close()
+
+
+# ---- the lists of fields
+
+
+def listed_fields(title: str) -> dict[str, set[str]]:
+    """Names in the first column of the table with this title, by what is said of them."""
+    table = (
+        COMPATIBILITY.read_text(encoding="utf-8").partition(f"| {title} | state |")[2].partition("\n\n")[0]
+    )
+    found: dict[str, set[str]] = {}
+    for names, state in re.findall(r"^\| ([^|]+) \| ([\w ]+) \|", table, re.MULTILINE):
+        found.setdefault(state, set()).update(
+            name.partition(".")[0] for name in re.findall(r"`([\w.]+)`", names)
+        )
+    assert found, title
+    return found
+
+
+def fields(*bodies: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for body in bodies for field in msgspec.structs.fields(body)}
+
+
+SAMPLERS = {"ignore_eos", "min_tokens", "mirostat"}
+"""Read by no type of ours: they go on to the engine by name."""
+
+
+def test_every_field_of_a_chat_with_openai_is_listed() -> None:
+    listed, read = listed_fields("field of chat/completions"), fields(openai.Chat)
+    assert read - {"model"} <= set().union(*listed.values())
+    assert listed["works"] - SAMPLERS <= read, "said to work, and not read"
+    assert listed["not there"] & read == set(), "read, and said not to be there"
+
+
+def test_every_field_of_a_chat_or_generation_with_ollama_is_listed() -> None:
+    listed, read = listed_fields("field of generate and chat"), fields(ollama.Chat, ollama.Generate)
+    assert read - {"model", "options"} <= set().union(*listed.values())
+    assert listed["works"] <= read, "said to work, and not read"
+
+
+def test_every_option_of_ollama_that_is_read_is_listed() -> None:
+    """One that is not listed is ignored or goes on to the engine; a wrong one of those that are read is refused."""
+    text = COMPATIBILITY.read_text(encoding="utf-8").partition("| option | state |")[2].partition("\n\n")[0]
+    assert set(_SAMPLING) <= set(re.findall(r"`(\w+)`", text))
+    ignored = listed_fields("option")["differs"] - {"num_ctx"}
+    assert ignored <= set(_LOADING)
 
 
 def test_every_row_has_a_state_and_what_differs_says_how() -> None:
