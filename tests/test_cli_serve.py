@@ -283,6 +283,7 @@ def test_ctrl_c_stops_a_server_without_a_traceback(tmp_path: Path, marked: Marke
         terminal.wait_for("Ready.")
         terminal.wait_for("Stop: Ctrl-C")
         terminal.interrupt()
+        assert terminal.wait_for("Stopped.").splitlines()[-1] == "Stopped."  # not behind the ^C
         assert terminal.end() in (0, 130)
         assert "Traceback" not in terminal.seen
 

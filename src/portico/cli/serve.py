@@ -231,6 +231,7 @@ class _Lines(_Start):
     ) -> None:
         self._screen, self._began, self._sources, self._environ = screen, began, sources, environ
         self._wait = Waiting(screen, "starting")
+        self._stopping = False
 
     def begin(self, config: Config) -> None:
         files = "   ".join(f"config {_tidy(path, self._environ)}" for path in self._sources)
@@ -252,6 +253,9 @@ class _Lines(_Start):
         self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
 
     def stopping(self, grace: float, running: int) -> None:
+        self._stopping = True
+        if self._screen.err_is_terminal:
+            self._screen.say()  # past the ^C that the terminal has echoed
         if running:
             what = "request" if running == 1 else "requests"
             self._screen.say(
@@ -260,6 +264,8 @@ class _Lines(_Start):
 
     def end(self) -> None:
         self._wait.over()
+        if self._stopping:
+            self._screen.say("Stopped.")
 
 
 def _reached_at(ready: Ready) -> str:
