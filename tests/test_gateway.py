@@ -8,10 +8,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from portico.config import Config
 from portico.errors import (
     BodyTooLarge,
     Busy,
@@ -24,6 +26,7 @@ from portico.errors import (
 from portico.gateway.app import Gateway
 from portico.gateway.log import Overheard, Records, RequestLog, seconds
 from portico.gateway.meters import Histogram, Meters
+from portico.inprocess import Portico
 from portico.messages import Usage
 from portico.web import Access, Request, Route, Routes
 
@@ -316,6 +319,21 @@ def test_records_have_the_level_of_the_log_and_go_nowhere_else(
     assert len(lines) == shown
     assert "asyncio: a task failed" in lines[-1]
     assert "late" not in capfd.readouterr().err
+
+
+async def test_a_server_inside_a_program_leaves_its_logging_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = (None, "portico", "asyncio")
+    before = [(list(logger.handlers), logger.level) for logger in map(logging.getLogger, names)]
+    portico = Portico(Config(home=tmp_path, port=0), {})
+    await portico.start()
+    try:
+        assert [(list(logger.handlers), logger.level) for logger in map(logging.getLogger, names)] == before
+        logging.getLogger("portico.gateway").warning("for the program")
+    finally:
+        await portico.stop(grace=0)
+    assert "for the program" in caplog.text
 
 
 def test_what_is_overheard_has_a_limit() -> None:
