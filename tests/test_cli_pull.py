@@ -115,6 +115,18 @@ def test_an_error_in_the_middle(env: dict[str, str], ollama: Ollama) -> None:
     assert done.stderr.splitlines()[-1] == "error[server]: the hub wants a licence accepted"
 
 
+@pytest.mark.parametrize("where", ["server", "disk"])
+def test_what_cannot_be_found_is_not_advised_again(env: dict[str, str], ollama: Ollama, where: str) -> None:
+    ollama.error = (404, "model 'toyy' not found. Nearest: toys")
+    done = run("pull", "toyy", env=env if where == "server" else env | {"PORTICO_HOST": "127.0.0.1:1"})
+    assert (done.returncode, done.stdout) == (1, "")
+    first, takes, attempt = done.stderr.splitlines()[-3:]
+    assert first.startswith("error[model_not_found]: model 'toyy")
+    assert where == "disk" or first.endswith("Nearest: toys")  # the server's own words, not what is here
+    assert "OWNER/REPOSITORY" in takes
+    assert "toyy" not in attempt and attempt.startswith("  try      portico pull ")
+
+
 def test_a_stream_that_just_ends_is_no_success(env: dict[str, str], ollama: Ollama) -> None:
     ollama.pulls = list(pulled(40))
     done = run("pull", "big", env=env)

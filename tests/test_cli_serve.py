@@ -20,6 +20,7 @@ from cli_fixtures import Terminal, environment, program, run
 from portico.cli import main
 from portico.cli.serve import FLAGS, LISTS
 from portico.config import Config, ModelEntry
+from portico.errors import CannotListen
 
 # ---- flags -------------------------------------------------------------------------------------
 
@@ -146,6 +147,38 @@ def test_events_as_json_lines(served: list[Config], capsys: pytest.CaptureFixtur
     assert (stopped["event"], stopped["seq"]) == ("server_stopped", 2)
 
 
+def test_the_warning_is_an_event_too(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--json", "--host", "0.0.0.0"]) == 0
+    told = capsys.readouterr()
+    warning, started, stopped = map(json.loads, told.out.splitlines())
+    assert (warning["event"], warning["code"], warning["seq"]) == ("warning", "no_api_key", 1)
+    assert "0.0.0.0" in warning["message"] and "PORTICO_API_KEY" in warning["do"]
+    assert (started["event"], stopped["event"]) == ("server_started", "server_stopped")
+    assert told.err == ""
+    assert main(["serve", "--json", "--host", "0.0.0.0", "--api-key", "k"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_log_in_json_begins_with_json(served: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--log-format", "json", "--host", "0.0.0.0"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    events = [json.loads(line)["event"] for line in told.err.splitlines()]
+    assert events == ["warning", "server_started", "server_stopped"]
+
+
+def test_a_server_that_never_started_did_not_stop(
+    monkeypatch: pytest.MonkeyPatch, served: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(config: Config, **told: Any) -> None:
+        raise CannotListen("the port is taken")
+
+    monkeypatch.setattr(portico.inprocess, "serve", serve)
+    assert main(["serve", "--log-format", "json", "--host", "0.0.0.0"]) == 1
+    warning, failure = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (warning["event"], failure["error"]["code"]) == ("warning", "port")
+
+
 # ---- real servers ------------------------------------------------------------------------------
 
 
@@ -202,6 +235,36 @@ def test_a_server_whose_stdin_ends_ends(tmp_path: Path, marked: Marked) -> None:
         assert json.loads(process.stdout.readline())["event"] == "server_stopped"
 
 
+def test_every_line_of_a_log_in_json_is_json(tmp_path: Path, marked: Marked) -> None:
+    """From the first to the last, also what the listener says of a caller who speaks no HTTP."""
+    import socket
+
+    process = subprocess.Popen(
+        program("serve", "--port", "0", "--log-format", "json", "--log-level", "debug", "--end-with-stdin"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=marked.environment(tmp_path),
+    )
+    assert process.stdin is not None and process.stderr is not None
+    try:
+        started = json.loads(process.stderr.readline())
+        assert started["event"] == "server_started"
+        with socket.create_connection((started["host"], started["port"]), 10) as caller:
+            caller.sendall(b"\x16\x03\x01 is this TLS?\r\n\r\n")
+            assert caller.recv(100).startswith(b"HTTP/1.1 400")
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (process.returncode, out) == (0, b"")
+    assert all(line["at"] and line["event"] for line in lines)
+    (said,) = [line for line in lines if line["event"] == "log" and "not HTTP" in line["message"]]
+    assert (said["level"], said["logger"], said["traceback"]) == ("debug", "portico.listen", None)
+    assert lines[-1]["event"] == "server_stopped"
+
+
 def test_a_taken_port_is_one_line_that_says_what_to_type(tmp_path: Path, marked: Marked) -> None:
     import socket
 
@@ -220,6 +283,7 @@ def test_ctrl_c_stops_a_server_without_a_traceback(tmp_path: Path, marked: Marke
         terminal.wait_for("Ready.")
         terminal.wait_for("Stop: Ctrl-C")
         terminal.interrupt()
+        assert terminal.wait_for("Stopped.").splitlines()[-1] == "Stopped."  # not behind the ^C
         assert terminal.end() in (0, 130)
         assert "Traceback" not in terminal.seen
 
@@ -239,6 +303,19 @@ def test_the_demo_talks_in_both_languages_and_leaves_nothing(tmp_path: Path, mar
     if sys.platform == "linux":
         assert marked.alive() == []
     assert not (tmp_path / "portico").exists()  # not even a data folder
+
+
+def test_the_demo_as_json_lines(tmp_path: Path, marked: Marked) -> None:
+    done = run("demo", "--json", env=marked.environment(tmp_path), timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["seq"] for event in events] == [1, 2, 3, 4, 5, 6]
+    started, *answers, stopped = events
+    assert (started["event"], stopped["event"]) == ("server_started", "server_stopped")
+    assert started["url"].startswith("http://127.0.0.1:") and started["model"]
+    assert {event["event"] for event in answers} == {"answer"}
+    assert [event["path"] for event in answers] == ["/api/chat"] * 2 + ["/v1/chat/completions"] * 2
+    assert all(event["prompt"] and event["text"].strip() and event["took_ms"] >= 0 for event in answers)
 
 
 def test_ctrl_c_in_the_demo_stops_its_server(tmp_path: Path, marked: Marked) -> None:

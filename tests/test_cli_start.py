@@ -13,7 +13,9 @@ import pytest
 
 from cli_fixtures import environment, program, run
 from portico import __version__
+from portico.cli import options
 from portico.cli.commands import ENTRIES, SECTIONS, portico
+from portico.cli.completion import model_names
 
 HEAVY = (
     "rich",
@@ -77,6 +79,38 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         command = portico.get_command(context, name)
         assert command is not None and command.name == name
         assert command.help and command.help.strip()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_command_takes_json(name: str) -> None:
+    command = portico.get_command(click.Context(portico), name)
+    assert command is not None
+    assert "--json" in [flag for parameter in command.params for flag in parameter.opts]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_a_completion_script_as_json(shell: str, tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    told = json.loads(run("completion", shell, "--json", env=env).stdout)
+    assert told == {"schema": 1, "shell": shell, "script": run("completion", shell, env=env).stdout[:-1]}
+    assert "portico" in told["script"]
+
+
+def test_completion_and_chats_know_the_folder_that_a_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that a server started here would use."""
+    (tmp_path / "portico.toml").write_text('home = "kept"\nollama_models = "theirs"\nport = "not a number"\n')
+    monkeypatch.chdir(tmp_path)
+    env = {"HOME": str(tmp_path / "home")}
+    assert options.home(env) == tmp_path / "kept"
+    (tmp_path / "kept/models/manifests").mkdir(parents=True)
+    (tmp_path / "kept/models/manifests/qwen3%3A4b.json").touch()
+    (tmp_path / "theirs/manifests/registry.ollama.ai/library/phi4").mkdir(parents=True)
+    (tmp_path / "theirs/manifests/registry.ollama.ai/library/phi4/latest").touch()
+    assert model_names(env) == ["phi4:latest", "portico-tiny", "qwen3:4b"]
+    (tmp_path / "portico.toml").write_text("no TOML")
+    assert "portico-tiny" in model_names(env)  # a Tab key has nothing to say about it
 
 
 def test_help_shows_every_command_and_fits_one_screen(tmp_path: Path) -> None:

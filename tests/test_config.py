@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from portico.config import Config, ModelEntry
-from portico.config_file import callers_keys, data_home, load, sources
+from portico.config_file import callers_keys, data_home, load, places, sources
 from portico.errors import ConfigError
 from portico.ollama_env import read_address
 
@@ -311,6 +311,33 @@ def test_the_data_folder(tmp_path: Path) -> None:
     assert data_home(Config(), {"HOME": "/h", "XDG_DATA_HOME": "/x"}) == Path("/x/portico")
     assert data_home(Config(), {"HOME": "/h", "XDG_DATA_HOME": "/x", "PORTICO_HOME": "/p"}) == Path("/p")
     assert data_home(Config(home=Path("/c")), {"PORTICO_HOME": "/p"}) == Path("/c")
+
+
+def test_places_are_those_of_the_server(tmp_path: Path, empty_folder: Path) -> None:
+    variables = env(tmp_path)
+    assert places(variables) == Config()
+    write(tmp_path / "home/.config/portico/config.toml", 'home = "far"\nollama_models = "theirs"\n')
+    write(empty_folder / "portico.toml", 'home = "near"\nmax_queue = 3\n')
+    for more in (
+        {},
+        {"PORTICO_HOME": "/v"},
+        {"OLLAMA_MODELS": "/o"},
+        {"OLLAMA_MODELS": "/o", "PORTICO_OLLAMA_MODELS": "'/p'"},
+        {"PORTICO_HOME": "  "},
+    ):
+        there, here = load(None, variables | more, {}), places(variables | more)
+        assert here == Config(home=there.home, ollama_models=there.ollama_models)
+    assert places(variables).home == empty_folder / "near"
+
+
+def test_a_setting_of_a_server_that_is_wrong_does_not_matter_to_a_client(
+    tmp_path: Path, empty_folder: Path
+) -> None:
+    write(empty_folder / "portico.toml", 'home = "kept"\nport = "x"\n')
+    wrong = env(tmp_path, PORTICO_MAX_QUEUE="x", OLLAMA_KEEP_ALIVE="x")
+    assert places(wrong).home == empty_folder / "kept"
+    with pytest.raises(ConfigError):
+        load(None, wrong, {})
 
 
 # ---- the example file

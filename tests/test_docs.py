@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 
+import click
+import msgspec
 import pytest
 
 from live_server import LiveServer, plain_environment
+from portico.cli.commands import ENTRIES, portico
 from portico.config_file import load
+from portico.dialects.ollama import wire as ollama
+from portico.dialects.ollama.options import _LOADING, _SAMPLING
+from portico.dialects.openai import wire as openai
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -90,6 +98,51 @@ def test_files_and_commands_that_are_named_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+# ---- flags
+
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b")
+OTHERS = {"--targets", "--repeat", "--connections", "--quick"}  # of the programs in benchmarks/
+
+
+def flags(command: click.Command) -> set[str]:
+    return {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def every_flag() -> set[str]:
+    context = click.Context(portico)
+    commands = [portico, *(portico.get_command(context, name) for name in ENTRIES)]
+    return {"--help"}.union(*(flags(command) for command in commands if command is not None))
+
+
+def texts(source: Path) -> Iterator[tuple[int, str]]:
+    """Every text of a module, messages and docstrings alike, with its line."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def test_a_flag_that_a_message_names_exists() -> None:
+    known, sources = every_flag(), sorted((ROOT / "src").rglob("*.py"))
+    named = [
+        (f"{source.relative_to(ROOT)}:{line}", flag)
+        for source in sources
+        for line, text in texts(source)
+        for flag in FLAG.findall(text)
+    ]
+    assert len(named) > 40
+    known.add("--cpuset-cpus")  # Docker's
+    assert [(place, flag) for place, flag in named if flag not in known] == []
+
+
+def test_a_flag_that_a_document_names_exists() -> None:
+    benchmarks = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py"))
+    assert all(f'"{flag}"' in benchmarks for flag in OTHERS)
+    known = every_flag() | OTHERS
+    for document in [*DOCUMENTS, ROOT / "portico.example.toml"]:
+        text = document.read_text(encoding="utf-8")
+        assert set(FLAG.findall(text)) <= known, document.name
+
+
 # ---- the list of routes
 
 
@@ -119,6 +172,52 @@ def test_what_is_not_there_is_404(server: LiveServer) -> None:
         assert caught.value.code == 404, route
         assert b"error" in caught.value.read()
         caught.value.close()
+
+
+# ---- the lists of fields
+
+
+def listed_fields(title: str) -> dict[str, set[str]]:
+    """Names in the first column of the table with this title, by what is said of them."""
+    table = (
+        COMPATIBILITY.read_text(encoding="utf-8").partition(f"| {title} | state |")[2].partition("\n\n")[0]
+    )
+    found: dict[str, set[str]] = {}
+    for names, state in re.findall(r"^\| ([^|]+) \| ([\w ]+) \|", table, re.MULTILINE):
+        found.setdefault(state, set()).update(
+            name.partition(".")[0] for name in re.findall(r"`([\w.]+)`", names)
+        )
+    assert found, title
+    return found
+
+
+def fields(*bodies: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for body in bodies for field in msgspec.structs.fields(body)}
+
+
+SAMPLERS = {"ignore_eos", "min_tokens", "mirostat"}
+"""Read by no type of ours: they go on to the engine by name."""
+
+
+def test_every_field_of_a_chat_with_openai_is_listed() -> None:
+    listed, read = listed_fields("field of chat/completions"), fields(openai.Chat)
+    assert read - {"model"} <= set().union(*listed.values())
+    assert listed["works"] - SAMPLERS <= read, "said to work, and not read"
+    assert listed["not there"] & read == set(), "read, and said not to be there"
+
+
+def test_every_field_of_a_chat_or_generation_with_ollama_is_listed() -> None:
+    listed, read = listed_fields("field of generate and chat"), fields(ollama.Chat, ollama.Generate)
+    assert read - {"model", "options"} <= set().union(*listed.values())
+    assert listed["works"] <= read, "said to work, and not read"
+
+
+def test_every_option_of_ollama_that_is_read_is_listed() -> None:
+    """One that is not listed is ignored or goes on to the engine; a wrong one of those that are read is refused."""
+    text = COMPATIBILITY.read_text(encoding="utf-8").partition("| option | state |")[2].partition("\n\n")[0]
+    assert set(_SAMPLING) <= set(re.findall(r"`(\w+)`", text))
+    ignored = listed_fields("option")["differs"] - {"num_ctx"}
+    assert ignored <= set(_LOADING)
 
 
 def test_every_row_has_a_state_and_what_differs_says_how() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from portico.config import Config
 from portico.errors import (
     BodyTooLarge,
     Busy,
@@ -21,8 +24,9 @@ from portico.errors import (
     RequestTimeout,
 )
 from portico.gateway.app import Gateway
-from portico.gateway.log import Overheard, RequestLog, seconds
+from portico.gateway.log import Overheard, Records, RequestLog, seconds
 from portico.gateway.meters import Histogram, Meters
+from portico.inprocess import Portico
 from portico.messages import Usage
 from portico.web import Access, Request, Route, Routes
 
@@ -274,6 +278,62 @@ async def test_what_the_listener_turns_away_has_an_id_and_is_counted_and_logged(
     assert ids[0] in text.splitlines()[0] and "413" in text.splitlines()[0] and "Too slow." in text
     # A path that nobody serves is no label: callers could make up ever new ones.
     assert set(app.meters.requests) == {("openai", "/v1/x", "", 413), ("plain", "", "", 408)}
+
+
+async def fails(request: Request) -> None:
+    raise ZeroDivisionError("oh\x1b[31m")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_a_mistake_of_ours_is_one_line_of_the_log_with_its_traceback(form: str) -> None:
+    with logged(form) as (log, read), Records(log):
+        app = gateway(Route("POST", "/x", fails, "openai", ""), log=log)
+        assert (await call(app, "/x", headers={"x-request-id": "id-1"})).status == 500
+    told, asked = read().splitlines()
+    assert "/x" in asked
+    assert told.isprintable()  # nothing in it that a terminal would obey
+    if form == "json":
+        entry = json.loads(told)
+        assert entry.pop("at").endswith("Z")
+        trace = entry.pop("traceback")
+        assert trace.startswith("Traceback") and "in fails" in trace and "ZeroDivisionError: oh" in trace
+        message = "request id-1 failed"
+        assert entry == {"event": "log", "level": "error", "logger": "portico.gateway", "message": message}
+    else:
+        assert " error portico.gateway: request id-1 failed  Traceback " in told
+        assert "in fails" in told and "ZeroDivisionError: oh?[31m" in told
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", 3), ("info", 2), ("warning", 2), ("error", 1)])
+def test_records_have_the_level_of_the_log_and_go_nowhere_else(
+    level: str, shown: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = logging.getLogger("portico.listen")
+    with logged(level=level) as (log, read), Records(log):
+        name.debug("%s: not HTTP", "somebody")
+        name.warning("late")
+        logging.getLogger("asyncio").error("a task failed")
+        logging.getLogger("somebody.else").error("not ours")
+    name.warning("after it")  # whoever set up logging otherwise has it again
+    lines = read().splitlines()
+    assert len(lines) == shown
+    assert "asyncio: a task failed" in lines[-1]
+    assert "late" not in capfd.readouterr().err
+
+
+async def test_a_server_inside_a_program_leaves_its_logging_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = (None, "portico", "asyncio")
+    before = [(list(logger.handlers), logger.level) for logger in map(logging.getLogger, names)]
+    portico = Portico(Config(home=tmp_path, port=0), {})
+    await portico.start()
+    try:
+        assert [(list(logger.handlers), logger.level) for logger in map(logging.getLogger, names)] == before
+        logging.getLogger("portico.gateway").warning("for the program")
+    finally:
+        await portico.stop(grace=0)
+    assert "for the program" in caplog.text
 
 
 def test_what_is_overheard_has_a_limit() -> None:

@@ -24,6 +24,7 @@ RUNS_A_MODEL = {
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/rerank",
     "/tokenize",
     "/detokenize",
 }

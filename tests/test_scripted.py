@@ -568,3 +568,35 @@ def test_several_choices_in_one_stream(gateway: LiveServer, upstream: ScriptedUp
             texts[choice["index"]] += choice["delta"].get("content") or ""
     assert texts == {0: "aA", 1: "bB"}
     assert upstream.last(CHAT)["n"] == 2
+
+
+# ---- what only some engines have
+
+
+def test_reranking_goes_on_to_an_engine_that_has_it(gateway: LiveServer, upstream: ScriptedUpstream) -> None:
+    ranked = {
+        "id": "rerank-1",
+        "model": "mock-model",
+        "usage": {"total_tokens": 12},
+        "results": [{"index": 1, "document": {"text": "b"}, "relevance_score": 0.75}],
+    }
+    upstream.script("/v1/rerank", reply(200, ranked))
+    asked = {"query": "Which?", "documents": ["a", "b"], "top_n": 1, "of_its_own": True}
+    answer = post(gateway, "/v1/rerank", model="mock-model:latest", **asked)
+    assert (answer.status_code, answer.json()) == (200, ranked)
+    assert upstream.last("/v1/rerank") == {"model": "mock-model", **asked}
+
+
+def test_reranking_with_an_engine_that_has_not(
+    gateway: LiveServer, server: LiveServer, upstream: ScriptedUpstream
+) -> None:
+    asked: dict[str, Any] = {"query": "Which?", "documents": ["a", "b"]}
+    upstream.script("/v1/rerank", reply(404, {"detail": "Not Found"}))
+    answer = post(gateway, "/v1/rerank", **asked)
+    assert answer.status_code == 404 and answer.json()["error"]["message"]
+    embedded = post(server, "/v1/rerank", model=server.model, **asked)
+    error = embedded.json()["error"]
+    assert embedded.status_code == 400 and error["code"] == "unsupported"
+    assert "does not support rerank" in error["message"]
+    wrong = post(server, "/v1/rerank", model=server.model, query="Which?")
+    assert wrong.status_code == 400 and "documents" in wrong.json()["error"]["message"]

@@ -36,7 +36,7 @@ _VARIABLES = {
     if name not in ("host", "models")  # host is an address; [[model]] tables do not fit into a variable
 }
 
-__all__ = ["Address", "callers_keys", "data_home", "load", "read_address", "sources"]
+__all__ = ["Address", "callers_keys", "data_home", "load", "places", "read_address", "sources"]
 
 
 class _Setting(NamedTuple):
@@ -65,6 +65,23 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         if value is not None
     }
     values: dict[str, Any] = {name: _converted(name, setting) for name, setting in settings.items()}
+    return Config(**values)
+
+
+def places(environ: Mapping[str, str]) -> Config:
+    """`home` and `ollama_models` as `load` decides them, and nothing else: a client needs to know where things
+    are kept, and a server's settings that are wrong must not keep it from talking to another server.
+
+    Raises ConfigError if a file cannot be read or these two are wrong.
+    """
+    here, named = Path.cwd(), ("home", "ollama_models")
+    settings: dict[str, _Setting] = {}
+    for path in reversed(sources(None, environ)):
+        settings |= _from_file(path)
+    for variable in ("OLLAMA_MODELS", "PORTICO_OLLAMA_MODELS", "PORTICO_HOME"):
+        if value := _stripped(environ, variable):
+            settings[variable.removeprefix("PORTICO_").lower()] = _Setting(value, variable, here, text=True)
+    values: dict[str, Any] = {name: _converted(name, settings[name]) for name in named if name in settings}
     return Config(**values)
 
 

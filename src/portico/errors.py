@@ -165,7 +165,7 @@ class HeadersTooLarge(RequestError):
 
     def __init__(self, *, limit: int, count: int) -> None:
         super().__init__(
-            f"The request's headers are larger than {limit} bytes (--max-header-bytes) or more than {count}."
+            f"The request's headers are larger than {limit} bytes (max_header_bytes) or more than {count}."
         )
         self.limit, self.count = limit, count
 

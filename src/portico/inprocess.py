@@ -25,7 +25,7 @@ from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
 from portico.gateway.listen.listener import make_room
-from portico.gateway.log import RequestLog
+from portico.gateway.log import Records, RequestLog
 from portico.gateway.meters import Meters
 from portico.gateway.models import Models, Preset, Served
 from portico.gateway.ollama_routes import OllamaRoutes
@@ -177,7 +177,8 @@ async def _serve(
     def stopping() -> None:
         on_stopping(config.shutdown_timeout, portico.meters.in_flight)
 
-    await until_signal(portico, on_started=started, on_stopping=stopping)
+    with Records(portico.log):
+        await until_signal(portico, on_started=started, on_stopping=stopping)
 
 
 def settle_memory() -> None:

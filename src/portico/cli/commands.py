@@ -107,9 +107,10 @@ class LazyGroup(click.Group):
         return [CompletionItem(entry.name, help=entry.summary) for entry in entries]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, ENTRIES))
         for title, entries in SECTIONS:
             with formatter.section(title):
-                formatter.write_dl([(entry.name, entry.summary) for entry in entries], col_max=12)
+                formatter.write_dl([(entry.name.ljust(widest), entry.summary) for entry in entries])
 
 
 class ReaderLeft(Exception):
@@ -134,7 +135,7 @@ SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_
 @on_the_group
 @click.pass_context
 def portico(context: click.Context) -> None:
-    """One front for open-weight models: Ollama's and OpenAI's APIs, on your machine.
+    """One front for open-weight models: Ollama's and OpenAI's APIs, locally.
 
     \b
     portico demo                        see it work, offline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,8 +24,9 @@ INSTALL = {
 
 @click.command()
 @click.argument("shell", type=click.Choice(tuple(INSTALL)))
+@options.as_json
 @click.pass_context
-def completion(context: click.Context, shell: str) -> None:
+def completion(context: click.Context, shell: str, as_json: bool) -> None:
     """Print the completion script of SHELL.
 
     \b
@@ -39,6 +41,8 @@ def completion(context: click.Context, shell: str) -> None:
     if shell == "bash":
         # bash breaks words at colons, so that qwen3:4b would be three of them.
         script = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n" + script
+    if as_json:
+        script = json.dumps({"schema": 1, "shell": shell, "script": script})
     click.echo(script)
 
 
@@ -79,8 +83,18 @@ add_completion_class(PowerShell)
 def model_names(environ: Mapping[str, str]) -> list[str]:
     """Names of models on this machine, from the names of files alone: a shell waits for this, and reading
     what is in them, or asking a server, would be felt."""
-    folder = options.home(environ) / "models" / "manifests"
+    from portico.config import Config
+    from portico.config_file import data_home, places
+    from portico.errors import ConfigError
+
+    try:
+        config = places(environ)
+    except ConfigError:
+        config = (
+            Config()
+        )  # said by the command itself; here it would stand between somebody and their Tab key
+    folder = data_home(config, environ) / "models" / "manifests"
     ours = [unquote(path.stem) for path in folder.glob("*.json")]
-    store = Path(environ.get("OLLAMA_MODELS", "").strip() or Path.home() / ".ollama" / "models") / "manifests"
+    store = (config.ollama_models or Path.home() / ".ollama" / "models") / "manifests"
     ollamas = [f"{path.parent.name}:{path.name}" for path in store.glob("*/library/*/*")]
     return sorted({*ours, *ollamas, BUNDLED})

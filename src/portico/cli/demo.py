@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from portico.cli import options, units
+from portico.cli.events import Events
 from portico.cli.failure import Failure
 from portico.cli.live import Waiting
 from portico.cli.screen import Screen, bold, dim
@@ -37,15 +38,22 @@ NEXT = (
 )
 
 
+PATHS: dict[Api, str] = {"ollama": "/api/chat", "openai": "/v1/chat/completions"}
+
+
 @click.command()
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line for each thing that happens."
+)
 @options.screen
 @options.environ
-def demo(screen: Screen, environ: options.Environ) -> int:
+def demo(as_json: bool, screen: Screen, environ: options.Environ) -> int:
     """Start a server with the bundled model, talk to it as Ollama's and as OpenAI's clients do, stop it.
 
     Needs no GPU, no account and no network, and leaves nothing behind.
     """
-    screen.answer(f"{bold('Portico demo')}: no GPU, no account, no download")
+    told: _Telling = _Lines(screen) if not as_json else _Told(Events())
+    told.begin()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
         # Only this command and the package decide what the demo shows, not a portico.toml that lies here or
         # variables meant for another server; and what it writes goes when it goes.
@@ -53,14 +61,11 @@ def demo(screen: Screen, environ: options.Environ) -> int:
         empty.touch()
         unset = {name: "" for name in environ if name.startswith(("PORTICO_", "OLLAMA_"))}
         try:
-            asyncio.run(_show(screen, empty, unset | {"PORTICO_HOME": folder}))
+            asyncio.run(_show(told, screen, empty, unset | {"PORTICO_HOME": folder}))
         except KeyboardInterrupt:
             screen.say(f"{screen.sign('failed')} stopped, and the server with it")
             return 130
-    program = _program()
-    screen.answer("Everything is stopped. Next, in two terminals:")
-    for arguments, what in NEXT:
-        screen.answer(f"  {bold(f'{program} {arguments}'.ljust(42))} {dim(what)}")
+    told.end()
     return 0
 
 
@@ -73,7 +78,7 @@ def _program() -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-async def _show(screen: Screen, config: Path, environment: dict[str, str]) -> None:
+async def _show(told: _Telling, screen: Screen, config: Path, environment: dict[str, str]) -> None:
     """Everything that was started is ended by the time this returns or raises."""
     from portico.process import Log, launch
 
@@ -82,16 +87,50 @@ async def _show(screen: Screen, config: Path, environment: dict[str, str]) -> No
     try:
         with Waiting(screen, "starting the server"):
             started = await _started(child)
-        talker = _Talker(screen, str(started["url"]), next(iter(started["models"]), "default"))
-        took = units.duration(time.monotonic() - began)
-        talker.step(f"1/3  a server with {talker.model}, ready after {took}", f"portico serve   {talker.url}")
-        talker.step("2/3  as Ollama's clients talk to it", "POST /api/chat")
-        await talker.talk("ollama", OLLAMA_TURNS)
-        talker.step("3/3  as OpenAI's clients talk to it", "POST /v1/chat/completions")
-        await talker.talk("openai", OPENAI_TURNS)
+        url, model = str(started["url"]), next(iter(started["models"]), "default")
+        told.started(url, model, time.monotonic() - began)
+        told.talks("ollama")
+        await _talk(told, url, model, "ollama", OLLAMA_TURNS)
+        told.talks("openai")
+        await _talk(told, url, model, "openai", OPENAI_TURNS)
     finally:
         with Waiting(screen, "stopping the server"):
             await child.end(END_SECONDS)
+
+
+async def _talk(told: _Telling, url: str, model: str, api: Api, turns: tuple[str, ...]) -> None:
+    from portico.cli.caller import Caller
+    from portico.messages import ChatRequest, Message, Sampling, Text
+
+    caller = Caller(url, api)
+    said: list[Message] = []
+    sampling = Sampling(temperature=0.0, max_tokens=64)
+    try:
+        for turn in turns:
+            said.append(Message(role="user", parts=(Text(text=turn),)))
+            told.asks(turn)
+            began = time.monotonic()
+            request = ChatRequest(model=model, messages=tuple(said), sampling=sampling, stream=True)
+            answer = await _answer(told, caller.stream(request))
+            told.answered(api, turn, answer, time.monotonic() - began)
+            said.append(Message(role="assistant", parts=(Text(text=answer),)))
+    finally:
+        caller.close()
+
+
+async def _answer(told: _Telling, arriving: AsyncIterator[list[Event]]) -> str:
+    """The answer, told as it streams."""
+    from portico.messages import TextDelta
+
+    text = ""
+    async for events in arriving:
+        for event in events:
+            if isinstance(event, TextDelta):
+                text += event.text
+                told.says(event.text)
+    if not text.strip():
+        raise Failure("no_answer", "the model gave no answer")
+    return text
 
 
 async def _started(child: Child) -> dict[str, Any]:
@@ -107,47 +146,87 @@ async def _started(child: Child) -> dict[str, Any]:
     return started
 
 
-class _Talker:
-    """Talks to one server and shows both sides."""
+class _Telling(Protocol):
+    """What is told of the demo, in this order; `asks`, `says`, `answered` for each turn."""
 
-    def __init__(self, screen: Screen, url: str, model: str) -> None:
-        self.screen, self.url, self.model = screen, url, model
+    def begin(self) -> None: ...
 
-    def step(self, what: str, how: str) -> None:
-        self.screen.answer(f"{bold(what.ljust(52))} {dim(how)}")
+    def started(self, url: str, model: str, seconds: float) -> None: ...
 
-    async def talk(self, api: Api, turns: tuple[str, ...]) -> None:
-        from portico.cli.caller import Caller
-        from portico.messages import ChatRequest, Message, Sampling, Text
+    def talks(self, api: Api) -> None: ...
 
-        caller = Caller(self.url, api)
-        said: list[Message] = []
-        sampling = Sampling(temperature=0.0, max_tokens=64)
-        try:
-            for turn in turns:
-                said.append(Message(role="user", parts=(Text(text=turn),)))
-                self.screen.answer(f"       you    {turn}")
-                request = ChatRequest(model=self.model, messages=tuple(said), sampling=sampling, stream=True)
-                answer = await self._show(caller.stream(request))
-                said.append(Message(role="assistant", parts=(Text(text=answer),)))
-        finally:
-            caller.close()
+    def asks(self, text: str) -> None: ...
 
-    async def _show(self, arriving: AsyncIterator[list[Event]]) -> str:
-        """The answer, shown as it streams."""
-        from portico.messages import TextDelta
+    def says(self, piece: str) -> None: ...
 
-        text = ""
-        self.screen.answer("       model  ", end="")
-        async for events in arriving:
-            for event in events:
-                if isinstance(event, TextDelta):
-                    text += event.text
-                    self.screen.answer(self.screen.shown(event.text), end="")
-        self.screen.answer("")
-        if not text.strip():
-            raise Failure("no_answer", "the model gave no answer")
-        return text
+    def answered(self, api: Api, prompt: str, answer: str, seconds: float) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _Lines:
+    """Both sides of the talk, as it streams, for somebody who watches."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def begin(self) -> None:
+        self._screen.answer(f"{bold('Portico demo')}: no GPU, no account, no download")
+
+    def started(self, url: str, model: str, seconds: float) -> None:
+        took = units.duration(seconds)
+        self._step(f"1/3  a server with {model}, ready after {took}", f"portico serve   {url}")
+
+    def talks(self, api: Api) -> None:
+        what = {
+            "ollama": "2/3  as Ollama's clients talk to it",
+            "openai": "3/3  as OpenAI's clients talk to it",
+        }
+        self._step(what[api], f"POST {PATHS[api]}")
+
+    def _step(self, what: str, how: str) -> None:
+        self._screen.answer(f"{bold(what.ljust(52))} {dim(how)}")
+
+    def asks(self, text: str) -> None:
+        self._screen.answer(f"       you    {text}")
+        self._screen.answer("       model  ", end="")
+
+    def says(self, piece: str) -> None:
+        self._screen.answer(self._screen.shown(piece), end="")
+
+    def answered(self, api: Api, prompt: str, answer: str, seconds: float) -> None:
+        self._screen.answer("")
+
+    def end(self) -> None:
+        program = _program()
+        self._screen.answer("Everything is stopped. Next, in two terminals:")
+        for arguments, what in NEXT:
+            self._screen.answer(f"  {bold(f'{program} {arguments}'.ljust(42))} {dim(what)}")
+
+
+class _Told:
+    """A JSON object a line for a program: the server started, each answer whole, the server stopped."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def begin(self) -> None: ...
+
+    def started(self, url: str, model: str, seconds: float) -> None:
+        self._events.tell("server_started", url=url, model=model, took_ms=round(seconds * 1000))
+
+    def talks(self, api: Api) -> None: ...
+
+    def asks(self, text: str) -> None: ...
+
+    def says(self, piece: str) -> None: ...
+
+    def answered(self, api: Api, prompt: str, answer: str, seconds: float) -> None:
+        took = round(seconds * 1000)
+        self._events.tell("answer", api=api, path=PATHS[api], prompt=prompt, text=answer, took_ms=took)
+
+    def end(self) -> None:
+        self._events.tell("server_stopped")
 
 
 def _what_it_said(child: Child) -> Failure:

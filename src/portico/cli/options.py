@@ -44,6 +44,11 @@ def environ(command: Command) -> Command:
     return with_environ  # type: ignore[return-value]
 
 
+def fail_as_json() -> None:
+    """From here on an error of this command is JSON, as with `--json`."""
+    _choices().as_json = True
+
+
 def address(command: Command) -> Command:
     """Adds `--host` and passes the server's `address`."""
 
@@ -123,8 +128,7 @@ def sampling(command: Command) -> Command:
 
 
 def home(environ: Environ) -> Path:
-    """The data folder."""
-    from portico.config import Config
-    from portico.config_file import data_home
+    """The data folder, the same that a server started here would use."""
+    from portico.config_file import data_home, places
 
-    return data_home(Config(), environ)
+    return data_home(places(environ), environ)

@@ -16,6 +16,7 @@ from portico.cli.models_at import opened
 from portico.cli.replies import Pulling
 from portico.cli.screen import Screen, bold
 from portico.cli.transfer import Transfer
+from portico.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from portico.cli.address import Address
@@ -42,6 +43,12 @@ def pull(model: str, as_json: bool, address: Address, screen: Screen, environ: o
     try:
         with opened(address, environ) as shelf:
             _follow(shelf.pull(model), transfer, progress)
+    except ModelNotFound as error:
+        raise _nowhere(error.message) from error
+    except Failure as failure:
+        if failure.slug == "model_not_found":
+            raise _nowhere(failure.message) from failure
+        raise
     except KeyboardInterrupt:
         progress.close()
         screen.say(f"{screen.sign('failed')} stopped; {units.file_size(transfer.done)} of {model} are kept")
@@ -61,6 +68,12 @@ def pull(model: str, as_json: bool, address: Address, screen: Screen, environ: o
     )
     screen.say(f"{screen.sign('done')} {bold(model)}  {what}     try: portico chat {model}")
     return 0
+
+
+def _nowhere(said: str) -> Failure:
+    """It is not here, which is why it was to be fetched: to pull it is no advice."""
+    takes = "a short name such as qwen3:4b, or OWNER/REPOSITORY[:QUANT] of the Hugging Face hub"
+    return Failure("model_not_found", said, facts=(("takes", takes),), attempt="portico pull qwen3:4b")
 
 
 def _follow(lines: Iterator[Pulling], transfer: Transfer, progress: _Progress) -> None:

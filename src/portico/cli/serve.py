@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ import click
 from portico import __version__
 from portico.cli import options, units
 from portico.cli.choices import Command
+from portico.cli.events import Events
 from portico.cli.failure import usage
 from portico.cli.live import Waiting
 from portico.cli.screen import Screen, bold, dim
@@ -151,7 +150,12 @@ def serve(
         flags["models"] = [{"name": model} for model in models]
     config = config_file.load(file, environ, flags)
     sources = config_file.sources(file, environ)
-    told: _Start = _Events() if as_json else _Lines(screen, began, sources, environ)
+    told: _Start
+    if as_json or config.log_format == "json":
+        options.fail_as_json()  # the reason of a failed start would be the one line that no collector can read
+        told = _Events(Events(to_stderr=not as_json))
+    else:
+        told = _Lines(screen, began, sources, environ)
     told.begin(config)
     if end_with_stdin:
         _end_with_stdin()
@@ -189,14 +193,20 @@ class _Start:
 
 
 class _Events(_Start):
-    """A JSON object a line on stdout."""
+    """A JSON object a line: on stdout for --json, on stderr as part of a log that is JSON."""
 
-    def __init__(self) -> None:
-        self._number = 0
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._ready = False
+
+    def begin(self, config: Config) -> None:
+        if _is_open(config):
+            self._events.tell("warning", code="no_api_key", message=_open_to_all(config), do=_DO_SET_A_KEY)
 
     def ready(self, ready: Ready) -> None:
+        self._ready = True
         url = _reached_at(ready)
-        self._tell(
+        self._events.tell(
             "server_started",
             host=ready.host,
             port=ready.port,
@@ -206,16 +216,11 @@ class _Events(_Start):
         )
 
     def stopping(self, grace: float, running: int) -> None:
-        self._tell("server_stopping", grace_s=grace, requests_in_flight=running)
+        self._events.tell("server_stopping", grace_s=grace, requests_in_flight=running)
 
     def end(self) -> None:
-        if self._number:
-            self._tell("server_stopped")
-
-    def _tell(self, event: str, **facts: Any) -> None:
-        self._number += 1
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        click.echo(json.dumps({"schema": 1, "event": event, "seq": self._number, "at": at} | facts))
+        if self._ready:
+            self._events.tell("server_stopped")
 
 
 class _Lines(_Start):
@@ -226,17 +231,14 @@ class _Lines(_Start):
     ) -> None:
         self._screen, self._began, self._sources, self._environ = screen, began, sources, environ
         self._wait = Waiting(screen, "starting")
-        self._keyless = False
+        self._stopping = False
 
     def begin(self, config: Config) -> None:
         files = "   ".join(f"config {_tidy(path, self._environ)}" for path in self._sources)
         self._screen.say(f"{bold('Portico')} {__version__}" + (f"   {dim(files)}" if files else ""))
-        self._keyless = not config.api_keys and config.api_key_file is None
-        if not _is_loopback(config.host) and self._keyless:
-            self._screen.warn(
-                f"whoever reaches {config.host}:{config.port} may use this server: no API key is set"
-            )
-            self._screen.say("  do       set PORTICO_API_KEY, or portico serve --api-key-file FILE")
+        if _is_open(config):
+            self._screen.warn(_open_to_all(config))
+            self._screen.say(f"  do       {_DO_SET_A_KEY}")
         self._wait.begin()
 
     def ready(self, ready: Ready) -> None:
@@ -251,6 +253,9 @@ class _Lines(_Start):
         self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
 
     def stopping(self, grace: float, running: int) -> None:
+        self._stopping = True
+        if self._screen.err_is_terminal:
+            self._screen.say()  # past the ^C that the terminal has echoed
         if running:
             what = "request" if running == 1 else "requests"
             self._screen.say(
@@ -259,11 +264,25 @@ class _Lines(_Start):
 
     def end(self) -> None:
         self._wait.over()
+        if self._stopping:
+            self._screen.say("Stopped.")
 
 
 def _reached_at(ready: Ready) -> str:
     """What a client on this machine connects to: "every interface" is an address to listen on only."""
     return read_address(ready.url).url
+
+
+_DO_SET_A_KEY = "set PORTICO_API_KEY, or portico serve --api-key-file FILE"
+
+
+def _is_open(config: Config) -> bool:
+    """Other machines reach it, and it asks nobody for a key."""
+    return not (_is_loopback(config.host) or config.api_keys or config.api_key_file)
+
+
+def _open_to_all(config: Config) -> str:
+    return f"whoever reaches {config.host}:{config.port} may use this server: no API key is set"
 
 
 def _is_loopback(host: str) -> bool:

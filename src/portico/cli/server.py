@@ -129,7 +129,8 @@ class Server:
         self._ask("POST", "/api/generate", Chunk, _load(model, 0), model=model, patient=True)
 
     def pull(self, model: str) -> Iterator[Pulling]:
-        return self._lines("/api/pull", Pulling, {"model": model, "stream": True}, model=model)
+        # No name for `model`: what is nearest among the models that are there is not what can be fetched.
+        return self._lines("/api/pull", Pulling, {"model": model, "stream": True}, model=None)
 
     def chat(self, body: Mapping[str, Any]) -> Iterator[Chunk]:
         return self._lines("/api/chat", Chunk, body, model=str(body["model"]))
@@ -162,7 +163,9 @@ class Server:
             raise self._refused(reply.status_code, reply.content, model)
         return None if kind is None else self._read(reply.content, kind)
 
-    def _lines(self, path: str, kind: type[Kind], body: Mapping[str, Any], *, model: str) -> Iterator[Kind]:
+    def _lines(
+        self, path: str, kind: type[Kind], body: Mapping[str, Any], *, model: str | None
+    ) -> Iterator[Kind]:
         """The objects of an NDJSON reply as they arrive. Leaving the loop closes the connection, and with it
         the server's work."""
         content = msgspec.json.encode(body)

@@ -7,12 +7,15 @@ cost of a short request. Keys are never in it; prompts and answers only when ask
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Mapping
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -96,7 +99,7 @@ class RequestLog:
     ) -> None:
         self.prompts = prompts
         self._json = form == "json"
-        self._level = _LEVELS[level]
+        self.level = _LEVELS[level]
         self._descriptor = descriptor if descriptor is not None else sys.stderr.fileno()
         self._ended: list[Ended] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -112,9 +115,9 @@ class RequestLog:
         said: Overheard | None = None,
     ) -> None:
         """One line for a request that has ended. `note` is an error's message, `said` what it was about."""
-        if self._level > 20 and status < 500:
+        if self.level > 20 and status < 500:
             return
-        if not account.model and status < 400 and self._level > 10:
+        if not account.model and status < 400 and self.level > 10:
             return  # health checks and listings say nothing unless asked for
         took = time.perf_counter_ns() - account.started
         self._ended.append(Ended(time.time(), took, tag, method, path, status, account, note, said))
@@ -125,7 +128,7 @@ class RequestLog:
 
     def say(self, event: str, **facts: object) -> None:
         """A line about the server itself, such as an engine that died."""
-        if self._level > 30:
+        if self.level > 30:
             return
         if self._json:
             line = msgspec.json.encode({"at": _utc(time.time()), "event": event, **facts}) + b"\n"
@@ -134,6 +137,21 @@ class RequestLog:
             line = f"{time.strftime('%H:%M:%S')} {event}  {told}\n".encode()
         self.flush(line)
 
+    def record(self, record: logging.LogRecord) -> None:
+        """A line of what code said through `logging`, from any thread: what is noted is left to the loop."""
+        message, trace = record.getMessage(), ""
+        if record.exc_info:
+            trace = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        level = record.levelname.lower()
+        if self._json:
+            entry: dict[str, object] = {"at": _utc(record.created), "event": "log", "level": level}
+            entry |= {"logger": record.name, "message": message, "traceback": trace or None}
+            line = msgspec.json.encode(entry) + b"\n"
+        else:
+            clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+            line = _line(f"{clock} {level} {record.name}: {message}" + (f"  {trace}" if trace else ""))
+        self._write(line)
+
     def flush(self, last: bytes = b"") -> None:
         """Writes everything noted, and `last` behind it."""
         if self._timer is not None:
@@ -141,12 +159,49 @@ class RequestLog:
             self._timer = None
         ended, self._ended = self._ended, []
         lines = [_as_json(each) for each in ended] if self._json else _as_texts(ended)
-        rest = memoryview(b"".join([*lines, last]))
+        self._write(b"".join([*lines, last]))
+
+    def _write(self, lines: bytes) -> None:
+        rest = memoryview(lines)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
             pass  # nobody reads the log any more; that must not stop the server
+
+
+class Records(logging.Handler):
+    """`with Records(log):` what code says through `logging` becomes lines of the request log: all of Portico's
+    from the log's level on, and asyncio's warnings, which are about tasks that failed where nobody looked.
+
+    For a process that is a server and nothing else: a program that embeds one decides itself about its logging.
+    """
+
+    _LOGGERS = ("portico", "asyncio")
+
+    def __init__(self, log: RequestLog) -> None:
+        super().__init__(log.level)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log.record(record)
+        except Exception:  # as every handler: a message that cannot be put together must not fail its request
+            self.handleError(record)
+
+    def __enter__(self) -> Self:
+        self._before = logging.getLogger("portico").level
+        logging.getLogger("portico").setLevel(self._log.level)
+        for name in self._LOGGERS:
+            logging.getLogger(name).addHandler(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in self._LOGGERS:
+            logging.getLogger(name).removeHandler(self)
+        logging.getLogger("portico").setLevel(self._before)
 
 
 def _as_texts(ended: list[Ended]) -> list[bytes]:

@@ -12,13 +12,14 @@ from portico.dialects import openai
 from portico.dialects.openai import wire
 from portico.errors import ContextLengthExceeded, InvalidRequest
 from portico.gateway import openai_shapes as shapes
-from portico.gateway.inference import CHAT, COMPLETIONS, assemble
+from portico.gateway.inference import CHAT, COMPLETIONS, assemble, unsupported
 from portico.gateway.relay import SSE_TYPE, relay
 from portico.gateway.serving import Serving
 from portico.gateway.streaming import settle, stream
 from portico.web import Request, Route
 
 _tokenize = msgspec.json.Decoder(shapes.Tokenize)
+_rerank = msgspec.json.Decoder(wire.Rerank)
 _detokenize = msgspec.json.Decoder(shapes.Detokenize)
 
 
@@ -36,6 +37,7 @@ class OpenAIRoutes:
                 completions, self.completions, "Raw completion", wire.Completion, s.CompletionReply, SSE_TYPE
             ),
             _post("/v1/embeddings", self.embeddings, "Embeddings", wire.Embedding, s.Embeddings),
+            _post("/v1/rerank", self.rerank, "Documents by how well they fit", wire.Rerank, s.Reranked),
             Route("GET", "/v1/models", self.models, "openai", "The models there are", gives=s.ModelList),
             Route("GET", "/v1/models/{model:path}", self.model, "openai", "One model", gives=s.ModelEntry),
             _post("/tokenize", self.tokenize, "Token ids of a text or a chat", s.Tokenize, s.Tokenized),
@@ -112,6 +114,17 @@ class OpenAIRoutes:
             request.account.usage = usage
             reply = openai.embedding_reply(asked.model, vectors, usage, encoding=asked.encoding)
             await request.answer(200, reply)
+
+    async def rerank(self, request: Request) -> None:
+        """Not OpenAI's own: vLLM and others have it, and their clients look for it beside OpenAI's routes."""
+        body = await request.body()
+        asked = bodies.decode(_rerank, body)
+        served = self._serving.models.resolve(asked.model)
+        async with self._serving.replica(request, served) as replica:
+            if not replica.abilities.relays:
+                raise unsupported(replica, "rerank", "reranking needs a model and an engine made for it")
+            sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
+            await relay(request, replica, "/v1/rerank", sent, stream=False, usage=False)
 
     async def models(self, request: Request) -> None:
         entries = [self._entry(name) for name in self._serving.models.names()]

@@ -87,6 +87,15 @@ class Embeddings(msgspec.Struct):
     usage: dict[str, int]
 
 
+class Ranked(msgspec.Struct):
+    index: int
+    relevance_score: float
+
+
+class Reranked(msgspec.Struct):
+    results: list[Ranked]
+
+
 class ModelEntry(msgspec.Struct):
     id: str
     object: str

@@ -173,6 +173,15 @@ class Embedding(Struct, omit_defaults=True, kw_only=True, gc=False):
     encoding_format: str | None = None
 
 
+class Rerank(Struct, omit_defaults=True, kw_only=True, gc=False):
+    """As vLLM and others have it; what it holds is for the engine to refuse."""
+
+    model: str
+    query: Any
+    documents: list[Any]
+    top_n: Number | None = None
+
+
 class Peek(Settings, kw_only=True, gc=False):
     """A chat or completion looked at from outside: enough to route it and to count it, with the types of
     the fields that both have checked. What its messages hold is for the engine to refuse."""
