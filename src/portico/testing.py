@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from portico.engines import Abilities, ModelSpec
 from portico.engines.turns import Turns
@@ -30,13 +30,19 @@ class FakeReplica:
         self.serving = 0
         self.stopped = False
         self.last_words: str | None = None
+        self._told: list[Callable[[], None]] = []
 
     def crash(self, last_words: str = "Segmentation fault") -> None:
         """From now on it is dead."""
         self.last_words = last_words
+        for tell in self._told:
+            tell()
 
     def died(self) -> str | None:
         return self.last_words
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        self._told.append(tell)
 
     async def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         return tuple(range(len(text.split()) + special))

@@ -6,7 +6,7 @@ and the supervisor owns them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from portico.dialects.spelling import ANY, Spelling
@@ -128,6 +128,10 @@ class Replica(Protocol):
 
     def died(self) -> str | None:
         """None while the engine lives; else the last lines of its log."""
+        ...
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """`tell` is called in the event loop once the engine has ended, by itself or stopped."""
         ...
 
 

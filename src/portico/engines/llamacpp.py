@@ -10,7 +10,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -126,6 +126,9 @@ class LlamaReplica(TokenRoutes):
     def died(self) -> str | None:
         code = self.child.exit_code
         return None if code is None else last_words(self.child.log, code)
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        self.child.when_ended(tell)
 
 
 class LlamaCpp:

@@ -5,6 +5,8 @@ There is nothing to start or to stop. A replica is a pool of connections, and wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from portico.dialects import openai
@@ -71,6 +73,8 @@ class RemoteReplica(TokenRoutes):
 
     def died(self) -> None:
         return None
+
+    def when_ended(self, tell: Callable[[], None]) -> None: ...
 
     async def _tokenize_chat(self, request: ChatRequest) -> _Counted:
         """vLLM's own way. llama.cpp has this route too, but knows no messages and finds nothing to count."""
