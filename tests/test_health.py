@@ -53,7 +53,7 @@ async def test_it_says_who_it_is_and_how_it_is() -> None:
     answer = await world.health()
     health = json.loads(answer.body)
     assert answer.status == 200
-    assert (health["version"], health["status"]) == (__version__, "ok")
+    assert (health["name"], health["version"], health["status"]) == ("portico", __version__, "ok")
     assert health["models"] == ["own"] and health["engines"][0]["state"] == "ready"
 
 

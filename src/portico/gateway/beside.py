@@ -37,6 +37,7 @@ class Gpu(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
+    name: str
     status: str
     version: str
     engines: list[EngineHealth]
@@ -105,6 +106,7 @@ class BesideRoutes:
         if not self._access.knows(request):  # whoever has no key learns whether it is well, and nothing else
             return await request.answer(status, msgspec.json.encode({"status": word}))
         health = Health(
+            name="portico",
             status=word,
             version=__version__,
             engines=engines,
