@@ -14,11 +14,15 @@ from portico.engines.supervisor import Supervisor
 from portico.errors import EngineStartFailed
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.meters import Meters
-from portico.gateway.models import Models
+from portico.gateway.models import Models, Served
 from portico.testing import FakeEngine
 from portico.web import Access
 from test_gateway import Exchange, call, gateway
 from test_supervisor import in_virtual_time, settled, spec
+
+
+def looks_at_the_disk() -> tuple[Served, ...]:
+    raise AssertionError("/health waits for no disk")
 
 
 class World:
@@ -29,7 +33,8 @@ class World:
         self.engine = FakeEngine()
         self.supervisor = Supervisor({"llamacpp": self.engine})
         access = Access(keys=keys)
-        self.beside = BesideRoutes(Models([self.own]), self.supervisor, Meters(), lambda: 1, access)
+        models = Models([self.own], looks_at_the_disk)
+        self.beside = BesideRoutes(models, self.supervisor, Meters(), lambda: 1, access)
         self.app = gateway(*self.beside.rows(), access=access)
 
     async def health(self, **headers: str) -> Exchange:

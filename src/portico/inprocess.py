@@ -91,6 +91,7 @@ class Portico:
         specs = await configured(config, self.library)
         self.library.lend([elsewhere(spec) for spec in specs])
         self.models = Models(specs, shelf.served, config.aliases)
+        await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
         serving = Serving(self.models, self.supervisor)
         self.beside = BesideRoutes(
