@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from portico.engines import ModelSpec
+from portico.engines import Facts, ModelSpec
+from portico.engines.supervisor import Supervisor
 from portico.errors import ModelNotFound
 from portico.gateway import models as module
 from portico.gateway.models import Models, Served
+from portico.gateway.openai_routes import OpenAIRoutes
+from portico.gateway.serving import Serving
+from portico.testing import FakeEngine
+from test_gateway import call, gateway
 
 
 def on_shelf(name: str, source: str) -> Served:
@@ -145,3 +152,32 @@ async def test_a_defect_of_the_library_reaches_who_asked() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await Models([], shelf).resolve("a")
+
+
+async def test_the_context_told_is_what_a_request_may_have() -> None:
+    def spec(name: str, **more: Any) -> ModelSpec:
+        return ModelSpec(name=name, engine="llamacpp", source=f"/{name}", **more)
+
+    small = spec("small", context=100_000, facts=Facts(context=4096))
+    specs = [
+        small,
+        spec("short", context=2048, facts=Facts(context=4096)),
+        spec("plain", facts=Facts(context=4096)),
+        spec("asked", context=2048),
+        spec("unknown"),
+    ]
+    engine = FakeEngine()
+    supervisor = Supervisor({"llamacpp": engine})
+    app = gateway(*OpenAIRoutes(Serving(Models(specs), supervisor)).rows())
+
+    async def told() -> list[int | None]:
+        answer = json.loads((await call(app, "/v1/models", "GET")).body)
+        return [each["max_model_len"] for each in answer["data"]]
+
+    assert await told() == [4096, 2048, 4096, 2048, None]
+    await supervisor.load(small)
+    engine.replicas[0].context = 1024  # there was no memory for more
+    assert await told() == [1024, 2048, 4096, 2048, None]
+    one = json.loads((await call(app, "/v1/models/small", "GET")).body)
+    assert one["max_model_len"] == 1024
+    await supervisor.stop()

@@ -74,6 +74,13 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     """Path of the projector that lets a GGUF model see images."""
     facts: Facts = Facts()
 
+    @property
+    def most_context(self) -> int | None:
+        """Tokens a request may have at most: what was asked for, and not more than the model was trained with.
+        Where memory is short its replica has less."""
+        wanted = self.context if self.context and self.context > 0 else None
+        return min((each for each in (wanted, self.facts.context) if each), default=None)
+
 
 class Abilities(Value, frozen=True, kw_only=True):
     """What an engine's HTTP does by itself; what it does not, the gateway makes right."""

@@ -107,6 +107,11 @@ class Supervisor:
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
 
+    def context(self, name: str) -> int | None:
+        """Tokens a request to this model may have, as it is loaded now; None: it is not, or does not tell."""
+        model = self._models.get(name)
+        return None if model is None or model.run is None else model.run.replica.context
+
     async def stop(self) -> None:
         """Ends every engine, busy or not, and every wait (ShuttingDown). Nothing is started afterwards."""
         self._stopping = True

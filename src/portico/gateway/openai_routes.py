@@ -126,13 +126,13 @@ class OpenAIRoutes:
 
     async def _entry(self, name: str) -> dict[str, object]:
         served = await self._serving.models.resolve(name)
-        facts = served.spec.facts
+        spec, facts = served.spec, served.spec.facts
         return {
             "id": name,
             "object": "model",
             "created": int(facts.modified or self._serving.models.started),
             "owned_by": "portico",
-            "max_model_len": served.spec.context or facts.context,
+            "max_model_len": self._serving.supervisor.context(spec.name) or spec.most_context,
         }
 
     async def tokenize(self, request: Request) -> None:
