@@ -36,10 +36,10 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     engine: str | None = None  # llamacpp, or the URL of a server that speaks OpenAI
     api_key: str | None = None  # sent to that server
     context: int | None = None  # tokens; default: what the model was trained with
-    parallel: int | None = None  # requests answered at once; default: the server's `parallel`
-    keep_alive: str | float | None = None  # default: the server's `keep_alive`
-    chat_template: Path | None = None  # Jinja file used instead of the model's own
-    chat_fallback: Literal["error", "prompt"] | None = None  # what chat does without a template
+    parallel: int | None = None  # requests at once; default: the server's `parallel`; a URL: no limit
+    keep_alive: str | float | None = None  # default: the server's `keep_alive`; llamacpp only
+    chat_template: Path | None = None  # Jinja file used instead of the model's own; llamacpp only
+    chat_fallback: Literal["error", "prompt"] | None = None  # chat without a template; llamacpp only
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):

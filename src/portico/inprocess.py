@@ -38,6 +38,8 @@ from portico.web import Access, Route, Routes
 
 BUNDLED = "portico-tiny"
 _ASKED_SECONDS = 2.0
+_EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
+"""Fields of a [[model]] that a server elsewhere cannot be told."""
 _REMOTE = ("http://", "https://", "unix://")
 
 
@@ -71,7 +73,11 @@ class Portico:
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
                 ),
-                "remote": Remote(first_byte=config.first_token_timeout, between=config.token_timeout),
+                "remote": Remote(
+                    first_byte=config.first_token_timeout,
+                    between=config.token_timeout,
+                    max_waiting=config.max_queue,
+                ),
             },
             max_queue=config.max_queue,
             max_loaded=config.max_loaded_models,
@@ -228,6 +234,12 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
     """One model of the config as what its engine needs. Raises ConfigError, ModelNotFound, DamagedFile."""
     engine = entry.engine or config.engine or "llamacpp"
     if engine.startswith(_REMOTE):
+        for field in _EMBEDDED_ONLY:
+            if getattr(entry, field) is not None:
+                raise ConfigError(
+                    f"{field} of model {entry.name!r} has no effect: its engine is {engine}, and whoever runs that "
+                    "server decides it. Remove it, or serve the model with engine llamacpp"
+                )
         return ModelSpec(
             name=entry.name,
             engine="remote",
@@ -236,6 +248,7 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
             api_key=entry.api_key or config.engine_api_key,
             aliases=entry.served_names,
             context=entry.context or config.context,
+            parallel=entry.parallel or 0,
             keep_alive=-1.0,
             facts=Facts(context=entry.context, capabilities=("completion", "tools")),
         )

@@ -64,6 +64,7 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     context: int | None = None
     parallel: int = 4
+    """Requests its engine is given at once; remote: 0 for as many as there are."""
     threads: int | None = None
     keep_alive: float = 300.0
     """Seconds; negative: for ever."""
