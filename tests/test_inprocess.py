@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from asking import ask
+from gguf_edit import TINY, edit
 from live_server import serve, wait_until
 from portico.config import Config, ModelEntry
+from portico.engines import ModelSpec
 from portico.errors import ConfigError
-from portico.inprocess import configure
+from portico.inprocess import Shelf, configure
 from portico.library import HubSettings, Library
 from scripted_answers import chat_stream
 from scripted_upstream import HOLD, ScriptedUpstream
@@ -67,3 +69,24 @@ def test_a_server_elsewhere_is_given_no_more_requests_at_once_than_parallel(tmp_
                 assert each.result(20).error is None
             assert len(upstream.requests(path)) == 5
             assert server.health()["engines"][0]["waiting"] == 0
+
+
+def test_the_configs_chat_template_is_for_models_named_at_the_start_and_those_without(tmp_path: Path) -> None:
+    ollama, template = tmp_path / "ollama", tmp_path / "t.jinja"
+    template.write_text("{{ messages[0].content }}")
+    base = edit(TINY, tmp_path / "base.gguf", without=["tokenizer.chat_template"])
+    library = Library(tmp_path / "home", hub=HubSettings.read({}), ollama=ollama)
+    library.lend([library.at(TINY, name="whole"), library.at(base, name="base")])
+    config = Config(chat_template=template)
+    named = configure(ModelEntry(name=str(TINY)), config, library)
+    assert named.chat_template == "{{ messages[0].content }}"
+
+    def specs(config: Config) -> dict[str, ModelSpec]:
+        return {served.spec.name: served.spec for served in Shelf(library, config).served()}
+
+    shelf = specs(config)
+    assert shelf["whole:latest"].chat_template is None
+    assert shelf["base:latest"].chat_template == "{{ messages[0].content }}"
+    own = ModelEntry(name=str(TINY), chat_template=base)
+    with pytest.raises(ConfigError, match=r"chat template .*base\.gguf cannot be read"):
+        configure(own, config, library)  # its own wins, and this one is no text

@@ -56,7 +56,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engine: str | None = None  # engine for models named without one: llamacpp or a URL
     engine_api_key: str | None = None  # key sent to an engine given by URL
     served_model_names: tuple[str, ...] = ()  # further names of the first model
-    chat_template: Path | None = None  # Jinja file for models served by name
+    chat_template: Path | None = None  # Jinja file for models served by name, and others without one
     chat_fallback: Literal["error", "prompt"] = "error"  # "prompt": chat without a template as plain text
     context: int | None = None  # tokens of context; default: what each model was trained with
     parallel: int = 4  # requests one embedded engine answers at once; each has the whole context

@@ -270,7 +270,7 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
         context=entry.context,
         parallel=entry.parallel,
         keep_alive=entry.keep_alive,
-        chat_template=entry.chat_template,
+        chat_template=entry.chat_template or config.chat_template,
         chat_fallback=entry.chat_fallback,
     )
 
@@ -287,8 +287,9 @@ def specify(
     chat_template: Path | None = None,
     chat_fallback: str | None = None,
 ) -> ModelSpec:
-    """A model of the library with the config's settings; those given here win over them."""
-    template = chat_template or config.chat_template
+    """A model of the library with the config's settings; those given here win over them. The config's chat
+    template is meant for the models named at the start: any other has it only if it has none of its own."""
+    template = chat_template or (None if model.weights.chat_template else config.chat_template)
     keep = config.keep_alive if keep_alive is None else keep_alive
     seconds = ollama.read_duration(keep)
     return msgspec.structs.replace(

@@ -38,7 +38,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("engine", "ENGINE", WORD, "llamacpp, or the URL of a server that speaks OpenAI's API."),
     ("engine_api_key", "KEY", WORD, "Key sent to an engine given by URL."),
     ("api_key_file", "FILE", FILE, "File with one caller's key a line."),
-    ("chat_template", "FILE", FILE, "Jinja chat template used instead of the model's own."),
+    ("chat_template", "FILE", FILE, "Jinja chat template instead of MODEL's own."),
     (
         "chat_fallback",
         "HOW",
