@@ -115,12 +115,27 @@ async def test_a_caller_cancelled_just_after_his_turn_gives_back() -> None:
 
 
 @in_virtual_time
-async def test_a_load_that_takes_too_long_fails_and_names_the_setting() -> None:
+async def test_a_load_that_does_not_go_on_fails_and_names_the_setting() -> None:
     world = World(load_timeout=5)
     world.engine.starts_may_end.clear()
-    with pytest.raises(EngineStartFailed, match=r"not ready within 5 s.*--load-timeout"):
+    with pytest.raises(EngineStartFailed, match=r"no progress was seen for 5 s.*--load-timeout"):
         await world.ask(spec())
     assert world.state() == "failed" and world.engine.starting == 0
+
+
+@in_virtual_time
+async def test_a_load_may_take_long_while_it_goes_on() -> None:
+    world = World(load_timeout=5)
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec())
+    for _ in range(10):
+        await asyncio.sleep(4)
+        assert world.state() == "starting"
+        world.engine.progressed()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(EngineStartFailed):
+        await asking
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5)
 
 
 @in_virtual_time

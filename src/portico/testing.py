@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from portico.engines import Abilities, ModelSpec
+from portico.engines import Abilities, ModelSpec, unheard
 from portico.engines.turns import Turns
 from portico.errors import EngineStartFailed
 from portico.messages import ChatRequest
@@ -74,6 +74,7 @@ class FakeEngine:
 
     `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
     those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
+    `progressed()` says that the latest start goes on.
     """
 
     occupies = True
@@ -88,6 +89,7 @@ class FakeEngine:
         self.starts_may_end, self.stops_may_end = asyncio.Event(), asyncio.Event()
         self.starts_may_end.set()
         self.stops_may_end.set()
+        self.progressed: Callable[[], None] = unheard
         self._failures: list[Exception] = []
 
     @property
@@ -100,7 +102,8 @@ class FakeEngine:
             error = EngineStartFailed(model="fake", reason=error)
         self._failures += [error] * times
 
-    async def start(self, spec: ModelSpec) -> FakeReplica:
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> FakeReplica:
+        self.progressed = progressed
         self.starting += 1
         self._count()
         try:

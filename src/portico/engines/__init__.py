@@ -16,6 +16,11 @@ if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay f
     from portico.engines.turns import Turns
     from portico.web import Upstream
 
+
+def unheard() -> None:
+    """For a start whose progress nobody follows."""
+
+
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
 
 
@@ -149,8 +154,9 @@ class Engine(Protocol):
     occupies: bool
     """Its replicas take this machine's memory, so that `max_loaded` counts them."""
 
-    async def start(self, spec: ModelSpec) -> Replica:
-        """A replica that answers. Raises EngineStartFailed, UpstreamUnreachable."""
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = ...) -> Replica:
+        """A replica that answers. `progressed` is called, while it is awaited and not later, whenever the start
+        is seen to go on. Raises EngineStartFailed, UpstreamUnreachable."""
         ...
 
     async def stop(self, replica: Any) -> None:

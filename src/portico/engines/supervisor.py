@@ -30,7 +30,7 @@ class Supervisor:
     """Owns every replica. Belongs to one event loop; all methods are called there.
 
     `max_queue` callers may wait for models, further ones get Busy. `max_loaded` models take memory at once; 0: no
-    limit. `load_timeout`: seconds a start may take. `clock` gives seconds since the epoch. `say(event, **facts)`
+    limit. `load_timeout`: seconds a start may take without being seen to go on. `clock` gives seconds since the epoch. `say(event, **facts)`
     hears of loads, unloads and failures.
 
     A load goes on when everybody who waited for it has left: what it costs has been paid for the most part, and
@@ -240,10 +240,12 @@ class Supervisor:
         began = self._now()
         model.engine = self._engines[spec.engine]
         try:
-            async with asyncio.timeout(self._load_timeout):
-                replica = await model.engine.start(spec)
+            async with asyncio.timeout(self._load_timeout) as limit:
+                replica = await model.engine.start(
+                    spec, lambda: limit.reschedule(self._now() + self._load_timeout)
+                )
         except TimeoutError:
-            reason = f"it was not ready within {self._load_timeout:g} s (--load-timeout)."
+            reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
             self._load_failed(model, EngineStartFailed(model=spec.name, reason=reason))
         except Exception as error:  # a defect of an engine must not leave callers waiting for ever
             self._load_failed(model, error)
