@@ -150,3 +150,12 @@ def test_the_first_token_comes_soon_after_the_start(tmp_path: Path) -> None:
         process.terminate()
         process.wait(20)
         process.stdout.close()  # type: ignore[union-attr]
+
+
+def test_an_engine_that_dies_idle_is_started_again_before_anybody_asks(own: LiveServer) -> None:
+    pid = engine_pid(own)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "model loaded" in own.log_text(), seconds=20, what="it is started again")
+    health = own.health()
+    assert health["status"] == "ok" and health["engines"][0]["state"] == "ready"
+    assert engine_pid(own) != pid

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from portico.engines import Facts, ModelSpec, sockets
+from portico.engines import Facts, ModelSpec, llamacpp, sockets
 from portico.engines.llamacpp import (
     LlamaCpp,
     LlamaReplica,
@@ -32,6 +32,7 @@ from portico.engines.supervisor import Supervisor
 from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamUnreachable
 from portico.library import facts as read_facts
 from portico.messages import ChatRequest, Message, Text, Tool
+from portico.process import Log, launch
 from portico.web import Upstream
 from test_process import alive, gone_within
 
@@ -213,7 +214,7 @@ async def test_a_crash_ends_requests_at_once_and_the_next_is_served(number: int)
     if number == signal.SIGSEGV:
         assert "Segmentation fault" in (replica.died() or "")
     status = supervisor.states()[0]
-    assert status.state == "failed" and status.error == replica.died()
+    assert status.state in ("failed", "starting") and status.error == replica.died()
     again = await supervisor.ensure_ready(spec)
     assert again.replica.pid != replica.pid
     assert (await again.replica.upstream.fetch("GET", "/health")).status == 200
@@ -232,6 +233,31 @@ async def test_a_cancelled_start_leaves_no_process() -> None:
         await starting
     for pid in children() - before:
         await asyncio.to_thread(gone_within, pid, 2.0)
+
+
+async def test_a_load_goes_on_as_long_as_its_process_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(llamacpp, "LOOK_SECONDS", 0.02)
+    loading = "import time\nheld = []\nwhile len(held) < 500: held.append(b'x' * 99999); time.sleep(0.005)"
+    child = launch([sys.executable, "-c", loading], log=Log())
+    seen, often = 0, asyncio.Event()
+
+    def progressed() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 5:
+            often.set()
+
+    waiting = asyncio.ensure_future(llamacpp.announcement(child, progressed))
+    await asyncio.wait_for(often.wait(), 20)
+    child.signal(signal.SIGSTOP)  # as a read from a disk that hangs
+    await asyncio.sleep(0.2)
+    before = seen
+    await asyncio.sleep(0.2)
+    assert seen == before and not waiting.done()
+    await child.kill()
+    assert await waiting is None
 
 
 def children() -> set[int]:

@@ -115,12 +115,27 @@ async def test_a_caller_cancelled_just_after_his_turn_gives_back() -> None:
 
 
 @in_virtual_time
-async def test_a_load_that_takes_too_long_fails_and_names_the_setting() -> None:
+async def test_a_load_that_does_not_go_on_fails_and_names_the_setting() -> None:
     world = World(load_timeout=5)
     world.engine.starts_may_end.clear()
-    with pytest.raises(EngineStartFailed, match=r"not ready within 5 s.*--load-timeout"):
+    with pytest.raises(EngineStartFailed, match=r"no progress was seen for 5 s.*--load-timeout"):
         await world.ask(spec())
     assert world.state() == "failed" and world.engine.starting == 0
+
+
+@in_virtual_time
+async def test_a_load_may_take_long_while_it_goes_on() -> None:
+    world = World(load_timeout=5)
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec())
+    for _ in range(10):
+        await asyncio.sleep(4)
+        assert world.state() == "starting"
+        world.engine.progressed()
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(EngineStartFailed):
+        await asking
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5)
 
 
 @in_virtual_time
@@ -381,6 +396,7 @@ async def test_a_dead_engine_is_replaced_for_the_next_caller() -> None:
     world.engine.replicas[0].crash("GGML_ASSERT(x) failed")
     status = world.supervisor.states()[0]
     assert (status.state, status.error, status.pid) == ("failed", "GGML_ASSERT(x) failed", None)
+    assert not status.lost  # it is about to be started
     again = await world.ask(spec())
     assert again.replica is world.engine.replicas[1]
     lease.release()
@@ -429,6 +445,113 @@ async def test_an_engine_that_keeps_dying_is_restarted_ever_later() -> None:
     began = loop.time()
     await world.ask(spec())
     assert loop.time() - began < 0.01
+
+
+@in_virtual_time
+async def test_an_engine_that_dies_is_started_again_though_nobody_asks() -> None:
+    world = World()
+    (await world.ask(spec())).release(-1)
+    world.engine.replicas[0].crash()
+    await settled()
+    assert world.state() == "ready" and world.engine.replicas[0].stopped
+    await asyncio.sleep(1e6)
+    assert world.state() == "ready"  # for as long as the caller wanted, who knew nothing of the crash
+
+
+@in_virtual_time
+async def test_an_engine_that_died_is_not_started_again_when_it_would_not_be_loaded_any_more() -> None:
+    world = World()
+    (await world.ask(spec(keep_alive=60))).release()
+    world.engine.fail("no memory", times=100)
+    world.engine.replicas[0].crash()
+    await asyncio.sleep(61)
+    tried = 100 - len(world.engine._failures)
+    assert 4 < tried < 12 and world.supervisor.states()[0].lost
+    await asyncio.sleep(1000)
+    assert tried == 100 - len(world.engine._failures)
+    world.engine._failures.clear()
+    (await world.ask(spec(keep_alive=60))).release()
+    assert world.state() == "ready" and not world.supervisor.states()[0].lost
+    await asyncio.sleep(59)
+    assert world.state() == "ready"
+
+
+@in_virtual_time
+async def test_an_engine_that_dies_while_it_is_to_be_unloaded_stays_away() -> None:
+    world = World()
+    await world.ask(spec())
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await settled()
+    world.engine.replicas[0].crash()
+    await unloading
+    await settled()
+    assert world.state() == "stopped" and len(world.engine.replicas) == 1
+
+
+@in_virtual_time
+async def test_unload_ends_the_tries_to_start_it_again() -> None:
+    world = World()
+    (await world.ask(spec())).release()
+    world.engine.fail("no memory", times=100)
+    world.engine.replicas[0].crash()
+    await asyncio.sleep(5)
+    assert world.state() == "failed" and world.supervisor.states()[0].lost
+    await world.supervisor.unload("a")
+    tried = len(world.engine._failures)
+    await asyncio.sleep(100)
+    assert world.state() == "stopped" and tried == len(world.engine._failures)
+
+
+@in_virtual_time
+async def test_an_engine_that_keeps_dying_comes_back_ever_later_and_for_ever() -> None:
+    world = World()
+    (await world.ask(spec())).release(-1)
+    for _ in range(12):
+        assert world.state() == "ready"
+        world.engine.replicas[-1].crash()
+        await asyncio.sleep(pause_after(12) + 1)
+    began = len(world.engine.replicas)
+    for _ in range(200):
+        world.engine.replicas[-1].crash()
+        await asyncio.sleep(0.25)
+    assert len(world.engine.replicas) - began <= 2
+
+
+@in_virtual_time
+async def test_a_server_elsewhere_that_did_not_answer_is_looked_for() -> None:
+    world = World()
+    world.remote.fail(UpstreamUnreachable(url="http://far"), times=5)
+    with pytest.raises(UpstreamUnreachable):
+        await world.ask(spec(engine="remote", keep_alive=-1))
+    assert not world.supervisor.states()[0].lost
+    await asyncio.sleep(5)
+    assert world.supervisor.states()[0].lost
+    await asyncio.sleep(60)
+    assert world.state() == "ready"
+
+
+@in_virtual_time
+async def test_a_model_that_never_ran_is_not_started_again_unasked() -> None:
+    world = World()
+    world.engine.fail("unknown model architecture: 'x'")
+    with pytest.raises(EngineStartFailed):
+        await world.ask(spec())
+    await asyncio.sleep(100)
+    assert world.state() == "failed" and world.supervisor.states()[0].lost and not world.engine.replicas
+
+
+@in_virtual_time
+async def test_an_engine_that_died_drives_nobody_out_when_it_comes_back() -> None:
+    world = World(max_loaded=1)
+    (await world.ask(spec("a"))).release()
+    world.engine.fail("no memory")
+    world.engine.replicas[0].crash()
+    await settled()
+    (await world.ask(spec("b"))).release(10)
+    await asyncio.sleep(5)
+    assert world.state("b") == "ready" and world.state("a") == "failed"
+    await asyncio.sleep(11)
+    assert world.state("b") == "stopped" and world.state("a") == "ready"
 
 
 @in_virtual_time
@@ -504,6 +627,10 @@ def stopped(name: str, **more: Any) -> Standing:
     return Standing(name=name, state="stopped", **more)
 
 
+def failed(name: str, **more: Any) -> Standing:
+    return Standing(name=name, state="failed", **more)
+
+
 DECISIONS = {
     "(1) ready: serve": ([ready("a", waiting=1)], Plan(serve=("a",))),
     "(1) leaving, but the caller came before": (
@@ -534,6 +661,17 @@ DECISIONS = {
     "(6) all busy: hold one, serve who came before": (
         [ready("x", in_flight=1, waiting=1), ready("y", in_flight=2), stopped("a", waiting=2)],
         Plan(serve=("x",), hold=("x",)),
+    ),
+    "(7) died: started again": ([failed("a", revive_at=100.0)], Plan(start=("a",))),
+    "(7) died: not yet": ([failed("a", revive_at=130.0)], Plan(wake_at=130.0)),
+    "(7) died, and would have expired": ([failed("a", revive_at=100.0, expires_at=100.0)], Plan()),
+    "(7) died, and there is no room": (
+        [ready("x"), ready("y"), failed("a", revive_at=90.0)],
+        Plan(),
+    ),
+    "(7) died, and somebody waits for the last room": (
+        [ready("x"), failed("a", revive_at=90.0), stopped("b", waiting=1)],
+        Plan(start=("b",)),
     ),
     "expired": (
         [ready("x", expires_at=99.0), ready("y", expires_at=101.0)],

@@ -36,10 +36,10 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     engine: str | None = None  # llamacpp, or the URL of a server that speaks OpenAI
     api_key: str | None = None  # sent to that server
     context: int | None = None  # tokens; default: what the model was trained with
-    parallel: int | None = None  # requests answered at once; default: the server's `parallel`
-    keep_alive: str | float | None = None  # default: the server's `keep_alive`
-    chat_template: Path | None = None  # Jinja file used instead of the model's own
-    chat_fallback: Literal["error", "prompt"] | None = None  # what chat does without a template
+    parallel: int | None = None  # requests at once; default: the server's `parallel`; a URL: no limit
+    keep_alive: str | float | None = None  # default: the server's `keep_alive`; llamacpp only
+    chat_template: Path | None = None  # Jinja file used instead of the model's own; llamacpp only
+    chat_fallback: Literal["error", "prompt"] | None = None  # chat without a template; llamacpp only
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engine: str | None = None  # engine for models named without one: llamacpp or a URL
     engine_api_key: str | None = None  # key sent to an engine given by URL
     served_model_names: tuple[str, ...] = ()  # further names of the first model
-    chat_template: Path | None = None  # Jinja file for models served by name
+    chat_template: Path | None = None  # Jinja file for models served by name, and others without one
     chat_fallback: Literal["error", "prompt"] = "error"  # "prompt": chat without a template as plain text
     context: int | None = None  # tokens of context; default: what each model was trained with
     parallel: int = 4  # requests one embedded engine answers at once; each has the whole context

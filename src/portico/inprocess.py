@@ -39,6 +39,8 @@ from portico.web import Access, Route, Routes
 
 BUNDLED = "portico-tiny"
 _ASKED_SECONDS = 2.0
+_EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
+"""Fields of a [[model]] that a server elsewhere cannot be told."""
 _REMOTE = ("http://", "https://", "unix://")
 
 
@@ -72,7 +74,11 @@ class Portico:
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
                 ),
-                "remote": Remote(first_byte=config.first_token_timeout, between=config.token_timeout),
+                "remote": Remote(
+                    first_byte=config.first_token_timeout,
+                    between=config.token_timeout,
+                    max_waiting=config.max_queue,
+                ),
             },
             max_queue=config.max_queue,
             max_loaded=config.max_loaded_models,
@@ -92,6 +98,7 @@ class Portico:
         specs = await configured(config, self.library)
         self.library.lend([elsewhere(spec) for spec in specs])
         self.models = Models(specs, shelf.served, config.aliases)
+        await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
         serving = Serving(self.models, self.supervisor)
         self.beside = BesideRoutes(
@@ -235,6 +242,12 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
     """One model of the config as what its engine needs. Raises ConfigError, ModelNotFound, DamagedFile."""
     engine = entry.engine or config.engine or "llamacpp"
     if engine.startswith(_REMOTE):
+        for field in _EMBEDDED_ONLY:
+            if getattr(entry, field) is not None:
+                raise ConfigError(
+                    f"{field} of model {entry.name!r} has no effect: its engine is {engine}, and whoever runs that "
+                    "server decides it. Remove it, or serve the model with engine llamacpp"
+                )
         return ModelSpec(
             name=entry.name,
             engine="remote",
@@ -243,6 +256,7 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
             api_key=entry.api_key or config.engine_api_key,
             aliases=entry.served_names,
             context=entry.context or config.context,
+            parallel=entry.parallel or 0,
             keep_alive=-1.0,
             facts=Facts(context=entry.context, capabilities=("completion", "tools")),
         )
@@ -264,7 +278,7 @@ def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
         context=entry.context,
         parallel=entry.parallel,
         keep_alive=entry.keep_alive,
-        chat_template=entry.chat_template,
+        chat_template=entry.chat_template or config.chat_template,
         chat_fallback=entry.chat_fallback,
     )
 
@@ -281,8 +295,9 @@ def specify(
     chat_template: Path | None = None,
     chat_fallback: str | None = None,
 ) -> ModelSpec:
-    """A model of the library with the config's settings; those given here win over them."""
-    template = chat_template or config.chat_template
+    """A model of the library with the config's settings; those given here win over them. The config's chat
+    template is meant for the models named at the start: any other has it only if it has none of its own."""
+    template = chat_template or (None if model.weights.chat_template else config.chat_template)
     keep = config.keep_alive if keep_alive is None else keep_alive
     seconds = ollama.read_duration(keep)
     return msgspec.structs.replace(

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -127,6 +127,10 @@ class Child:
     async def wait(self) -> int:
         """Its exit code, once it has ended and everything it wrote is in the log."""
         return await asyncio.shield(self._exit)
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """`tell` is called in the event loop once `wait` would return."""
+        self._exit.add_done_callback(lambda _: tell())
 
     async def end(self, grace: float = 5.0) -> int:
         """Asks the whole tree to end, kills what is left after `grace` seconds; returns the exit code."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from portico.engines import Abilities, ModelSpec
+from portico.engines import Abilities, ModelSpec, unheard
 from portico.engines.turns import Turns
 from portico.errors import EngineStartFailed
 from portico.messages import ChatRequest
@@ -30,13 +30,19 @@ class FakeReplica:
         self.serving = 0
         self.stopped = False
         self.last_words: str | None = None
+        self._told: list[Callable[[], None]] = []
 
     def crash(self, last_words: str = "Segmentation fault") -> None:
         """From now on it is dead."""
         self.last_words = last_words
+        for tell in self._told:
+            tell()
 
     def died(self) -> str | None:
         return self.last_words
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        self._told.append(tell)
 
     async def tokenize(self, text: str, *, special: bool = False) -> tuple[int, ...]:
         return tuple(range(len(text.split()) + special))
@@ -68,6 +74,7 @@ class FakeEngine:
 
     `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
     those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
+    `progressed()` says that the latest start goes on.
     """
 
     occupies = True
@@ -82,6 +89,7 @@ class FakeEngine:
         self.starts_may_end, self.stops_may_end = asyncio.Event(), asyncio.Event()
         self.starts_may_end.set()
         self.stops_may_end.set()
+        self.progressed: Callable[[], None] = unheard
         self._failures: list[Exception] = []
 
     @property
@@ -94,7 +102,8 @@ class FakeEngine:
             error = EngineStartFailed(model="fake", reason=error)
         self._failures += [error] * times
 
-    async def start(self, spec: ModelSpec) -> FakeReplica:
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> FakeReplica:
+        self.progressed = progressed
         self.starting += 1
         self._count()
         try:

@@ -37,7 +37,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("engine", "ENGINE", WORD, "llamacpp, or the URL of a server that speaks OpenAI's API."),
     ("engine_api_key", "KEY", WORD, "Key sent to an engine given by URL."),
     ("api_key_file", "FILE", FILE, "File with one caller's key a line."),
-    ("chat_template", "FILE", FILE, "Jinja chat template used instead of the model's own."),
+    ("chat_template", "FILE", FILE, "Jinja chat template instead of MODEL's own."),
     (
         "chat_fallback",
         "HOW",
@@ -51,7 +51,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("max_loaded_models", "N", int, "Embedded models loaded at once; 0: no limit."),
     ("max_queue", "N", int, "Requests that may wait before others are turned away.  [512]"),
     ("max_body_bytes", "BYTES", int, "Larger request bodies get 413."),
-    ("load_timeout", "SECONDS", float, "Loading without progress for so long has failed."),
+    ("load_timeout", "SECONDS", float, "Loading without progress for so long has failed.  [300]"),
     ("shutdown_timeout", "SECONDS", float, "What running requests get to finish at the end.  [30]"),
     ("home", "FOLDER", FILE, "Data folder for models, logs and engines."),
     ("log_format", "HOW", click.Choice(["text", "json"]), "Log: text or json."),

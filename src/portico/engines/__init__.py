@@ -6,7 +6,7 @@ and the supervisor owns them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from portico.dialects.spelling import ANY, Spelling
@@ -15,6 +15,11 @@ from portico.messages import ChatRequest, Value
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
     from portico.engines.turns import Turns
     from portico.web import Upstream
+
+
+def unheard() -> None:
+    """For a start whose progress nobody follows."""
+
 
 State = Literal["stopped", "starting", "ready", "stopping", "failed"]
 
@@ -64,6 +69,7 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     context: int | None = None
     parallel: int = 4
+    """Requests its engine is given at once; remote: 0 for as many as there are."""
     threads: int | None = None
     keep_alive: float = 300.0
     """Seconds; negative: for ever."""
@@ -73,6 +79,13 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     mmproj: str | None = None
     """Path of the projector that lets a GGUF model see images."""
     facts: Facts = Facts()
+
+    @property
+    def most_context(self) -> int | None:
+        """Tokens a request may have at most: what was asked for, and not more than the model was trained with.
+        Where memory is short its replica has less."""
+        wanted = self.context if self.context and self.context > 0 else None
+        return min((each for each in (wanted, self.facts.context) if each), default=None)
 
 
 class Abilities(Value, frozen=True, kw_only=True):
@@ -130,6 +143,10 @@ class Replica(Protocol):
         """None while the engine lives; else the last lines of its log."""
         ...
 
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        """`tell` is called in the event loop once the engine has ended, by itself or stopped."""
+        ...
+
 
 class Engine(Protocol):
     """Starts and stops replicas of one kind. Only the supervisor calls it."""
@@ -137,8 +154,9 @@ class Engine(Protocol):
     occupies: bool
     """Its replicas take this machine's memory, so that `max_loaded` counts them."""
 
-    async def start(self, spec: ModelSpec) -> Replica:
-        """A replica that answers. Raises EngineStartFailed, UpstreamUnreachable."""
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = ...) -> Replica:
+        """A replica that answers. `progressed` is called, while it is awaited and not later, whenever the start
+        is seen to go on. Raises EngineStartFailed, UpstreamUnreachable."""
         ...
 
     async def stop(self, replica: Any) -> None:

@@ -13,8 +13,8 @@ from operator import attrgetter
 from typing import Protocol
 
 from portico.engines import Engine, ModelSpec, Replica, State
-from portico.engines.schedule import Standing
-from portico.errors import PorticoError
+from portico.engines.schedule import Standing, is_lost
+from portico.errors import EngineStartFailed, PorticoError
 from portico.messages import Value
 
 STABLE_SECONDS = 60.0
@@ -41,6 +41,8 @@ class ReplicaStatus(Value, frozen=True, kw_only=True):
     pid: int | None = None
     error: str | None = None
     """Why it failed last."""
+    lost: bool = False
+    """It has failed, and cannot be brought back."""
 
 
 class Owner(Protocol):
@@ -107,6 +109,8 @@ class Model:
         self.expires_at = math.inf
         self.failures = 0
         self.retry_at = 0.0
+        self.revive_at = math.inf
+        self.has_run = False
         self.error: PorticoError | None = None
         """Raised to callers until `retry_at`: why it could not start."""
         self.last_words: str | None = None
@@ -122,6 +126,8 @@ class Model:
             leaving=self.leaving(),
             expires_at=self.expires_at,
             retry_at=self.retry_at,
+            revive_at=self.revive_at,
+            failures=self.failures,
             occupies=self.engine.occupies,
         )
 
@@ -152,21 +158,53 @@ class Model:
             size=self.spec.facts.size,
             pid=run.replica.pid if run else None,
             error=str(self.error) if self.error else self.last_words,
+            lost=is_lost(self.standing(), now),
         )
 
     def begins(self, run: Run, now: float) -> None:
         """It is ready."""
-        self.run, self.spec, self.state = run, run.spec, "ready"
-        self.keep_alive, self.error, self.last_words = run.spec.keep_alive, None, None
-        self.idle_since(now)
+        self.run, self.spec, self.state, self.has_run = run, run.spec, "ready", True
+        self.error, self.last_words = None, None
+        if not self._is_revived(now):  # else it stays as long as callers wanted the life that was cut short
+            self.keep_alive = run.spec.keep_alive
+            self.idle_since(now)
+        self.revive_at = math.inf
 
     def idle_since(self, now: float) -> None:
         self.expires_at = now + self.keep_alive if self.keep_alive >= 0 else math.inf
 
-    def failed(self, now: float, *, lived: float = 0.0) -> None:
-        """Counts a failure after `lived` seconds; the next start waits the longer the more there were."""
-        self.failures = 1 if lived >= STABLE_SECONDS else self.failures + 1
+    def died(self, now: float, last_words: str) -> None:
+        """Its engine has ended. It is brought back if it would still be loaded: until the time it had left."""
+        run = self.run
+        assert run is not None
+        if run.in_flight:
+            self.idle_since(now)
+        self.run, self.open, self.error, self.last_words = None, None, None, last_words
+        self.failures = 1 if now - run.ready_at >= STABLE_SECONDS else self.failures + 1
         self.retry_at = now + pause_after(self.failures)
+        wanted = self.unload_order is None and self.expires_at > now
+        self.state, self.revive_at = ("failed", self.retry_at) if wanted else ("stopped", math.inf)
+
+    def not_started(self, now: float, error: Exception) -> None:
+        """A start has failed. One that ran before is tried again unasked, and so is a server elsewhere, where
+        that costs nothing; what never ran here is not likely to."""
+        self.state, self.error, self.last_words = "failed", None, str(error)
+        self.failures += 1
+        if isinstance(error, EngineStartFailed):
+            # For other errors (nothing answers there, a defect) the next caller is not turned away unasked.
+            self.error, self.retry_at = error, now + pause_after(self.failures)
+        if self.waiting and not self._is_revived(now):
+            self.keep_alive = self.spec.keep_alive
+            self.idle_since(now)
+        wanted = self.unload_order is None and (self.has_run or not self.engine.occupies)
+        self.revive_at = now + pause_after(self.failures + 1) if wanted else math.inf
+
+    def _is_revived(self, now: float) -> bool:
+        return self.revive_at < math.inf and self.expires_at > now
+
+    def let_go(self) -> None:
+        """It was unloaded, or is not to come back: what it did before does not count any more."""
+        self.state, self.failures, self.revive_at = "stopped", 0, math.inf
 
     def gone(self) -> None:
         """It has ended, however: who wanted that need not wait any longer."""

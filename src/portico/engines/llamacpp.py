@@ -6,17 +6,18 @@ in. Everything that is particular to llama.cpp is here and in llamacpp_child.py,
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets
+from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets, unheard
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import (
@@ -43,6 +44,8 @@ ABILITIES = Abilities(
 """Measured, see docs/compatibility.md: it looks at a silent connection only once a second, its grammar for
 tools lets a model talk instead, `n` above its slots is refused and usage counts one choice only."""
 
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at whether a load goes on."""
 CONNECTIONS = 512
 CACHE_MIB = 256
 """Memory for the state of prompts that lost their slot; llama.cpp's default is 8 GB."""
@@ -127,6 +130,9 @@ class LlamaReplica(TokenRoutes):
         code = self.child.exit_code
         return None if code is None else last_words(self.child.log, code)
 
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        self.child.when_ended(tell)
+
 
 class LlamaCpp:
     """Starts and stops embedded engines. `logs` is the folder for their logs; without one they stay in memory.
@@ -146,14 +152,15 @@ class LlamaCpp:
         self._logs, self._first_byte, self._between = logs, first_byte, between
         self._max_waiting = max_waiting
 
-    async def start(self, spec: ModelSpec) -> LlamaReplica:
-        """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason."""
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> LlamaReplica:
+        """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason.
+        Progress is what the process takes into memory, where the system tells that (Linux)."""
         slots = plan_slots(spec, hardware.free_memory())
         socket, key = sockets.new(), secrets.token_urlsafe(24)
         start = describe(spec, slots, cores=hardware.cores(), socket=socket, key=key)
         child = self._launch(spec, start)
         try:
-            announced = await child.announcement()
+            announced = await announcement(child, progressed)
             if announced is None:
                 raise start_failed(spec, child.log, await child.wait())
             address = msgspec.json.decode(announced, type=_Announced).address
@@ -196,6 +203,20 @@ class LlamaCpp:
         replica.upstream.close()
         await replica.child.end()
         sockets.remove(replica.socket)
+
+
+async def announcement(child: Child, progressed: Callable[[], None]) -> str | None:
+    """What the child announces; `progressed` is called as long as its memory changes meanwhile."""
+    held = None
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await child.announcement()
+        except TimeoutError:
+            # Any change: where memory is short, pages that were read are dropped again while others come.
+            before, held = held, hardware.resident(child.pid)
+            if held != before:
+                progressed()
 
 
 # ---- decisions

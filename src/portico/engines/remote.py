@@ -5,10 +5,12 @@ There is nothing to start or to stop. A replica is a pool of connections, and wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, ModelSpec
+from portico.engines import Abilities, ModelSpec, unheard
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import Unsupported, UpstreamFailed
@@ -49,9 +51,9 @@ class RemoteReplica(TokenRoutes):
 
     abilities = Abilities()
     pid: int | None = None
-    turns: Turns | None = None
 
     def __init__(self, spec: ModelSpec, upstream: Upstream, context: int | None) -> None:
+        self.turns: Turns | None = None
         self.spec, self.upstream, self.context = spec, upstream, context
         self.served_name = spec.served_name or spec.name
 
@@ -72,6 +74,8 @@ class RemoteReplica(TokenRoutes):
     def died(self) -> None:
         return None
 
+    def when_ended(self, tell: Callable[[], None]) -> None: ...
+
     async def _tokenize_chat(self, request: ChatRequest) -> _Counted:
         """vLLM's own way. llama.cpp has this route too, but knows no messages and finds nothing to count."""
         body = openai.write_chat(request, model=self.served_name)
@@ -82,14 +86,14 @@ class RemoteReplica(TokenRoutes):
 
 
 class Remote:
-    """Opens and closes connections to other servers. The seconds are those of LlamaCpp."""
+    """Opens and closes connections to other servers. The seconds and `max_waiting` are those of LlamaCpp."""
 
     occupies = False
 
-    def __init__(self, *, first_byte: float = 600.0, between: float = 300.0) -> None:
-        self._first_byte, self._between = first_byte, between
+    def __init__(self, *, first_byte: float = 600.0, between: float = 300.0, max_waiting: int = 512) -> None:
+        self._first_byte, self._between, self._max_waiting = first_byte, between, max_waiting
 
-    async def start(self, spec: ModelSpec) -> RemoteReplica:
+    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> RemoteReplica:
         """Raises UpstreamUnreachable if nothing answers there. A server that has no list of models, or none
         with this name, is given the benefit of the doubt: its own error says more than ours could."""
         upstream = connect(spec.source, spec.api_key, first_byte=self._first_byte, between=self._between)
@@ -104,7 +108,10 @@ class Remote:
         context = next((model.context for model in offered if model.id == name), None)
         if context is None and len(offered) == 1:
             context = offered[0].context
-        return RemoteReplica(spec, upstream, spec.context or context or spec.facts.context)
+        replica = RemoteReplica(spec, upstream, spec.context or context or spec.facts.context)
+        if spec.parallel:
+            replica.turns = Turns(spec.parallel, max_waiting=self._max_waiting)
+        return replica
 
     async def stop(self, replica: RemoteReplica) -> None:
         replica.upstream.close()

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from portico.engines import State
 from portico.messages import Value
 
+LOST_AFTER = 4
+"""Failures in a row, about four seconds and three starts after the first: not a moment's trouble any more."""
+
 
 class Standing(Value, frozen=True, kw_only=True):
     """How one model stands. Times are the event loop's, in seconds."""
@@ -27,6 +30,11 @@ class Standing(Value, frozen=True, kw_only=True):
     """When it is unloaded if nobody uses it; infinity: never."""
     retry_at: float = 0.0
     """Before this it is not started again, because it failed too often."""
+    revive_at: float = math.inf
+    """It ran and has failed: when it is started again though nobody waits for it, until `expires_at`.
+    Infinity: not."""
+    failures: int = 0
+    """How often it failed in a row."""
     occupies: bool = True
     """It takes memory of this machine: `max_loaded` counts it."""
 
@@ -53,8 +61,11 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
     6. No room: stop the idle model that would expire first; where all are busy hold the one that would.
        Nobody who came earlier is held back for it: he has been served in (1).
 
-    Then, of the models nobody waits for: stop those that are idle and expired or leaving; hold the busy ones
-    that are leaving.
+    Then, of the models nobody waits for:
+
+    7. Failed, and would still be loaded if it had not: start it at `revive_at`, if there is room then. It
+       never drives another one out.
+    8. Stop those that are idle and expired or leaving; hold the busy ones that are leaving.
     """
     plan = _Draft(standings, max_loaded)
     waited_for = [standing for standing in standings if standing.waiting is not None]
@@ -69,7 +80,9 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
         else:
             plan.place(standing)  # (4) to (6)
     for standing in standings:
-        if standing.state != "ready":
+        if standing.waiting is None and is_coming_back(standing, now):  # (7)
+            plan.revive(standing, now)
+        if standing.state != "ready":  # (8)
             continue
         if standing.leaving is not None:
             plan.dismiss(standing)
@@ -80,6 +93,19 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
         else:
             plan.wake_at = min(plan.wake_at, standing.expires_at)
     return plan.finished()
+
+
+def is_coming_back(standing: Standing, now: float) -> bool:
+    """It has failed and is started again without being asked for."""
+    return standing.state == "failed" and standing.revive_at < math.inf and standing.expires_at > now
+
+
+def is_lost(standing: Standing, now: float) -> bool:
+    """It has failed and does not come back by itself, or several starts in a row have not brought it back.
+    While one of these is under way it is still lost: whoever is sent here would wait for nothing."""
+    if standing.state == "failed" and not is_coming_back(standing, now):
+        return True
+    return standing.state in ("failed", "starting") and standing.failures >= LOST_AFTER
 
 
 def _leaves_first(standing: Standing) -> bool:
@@ -111,6 +137,12 @@ class _Draft:
             rest = [one for one in self.ready if one.name not in self.going]
             if rest:
                 self.dismiss(min(rest, key=self._cost))
+
+    def revive(self, standing: Standing, now: float) -> None:
+        if standing.revive_at > now:
+            self.wake_at = min(self.wake_at, standing.revive_at)
+        elif not standing.occupies or self.room > 0:
+            self.place(standing)
 
     def dismiss(self, standing: Standing) -> None:
         self.going.setdefault(standing.name, standing)

@@ -30,7 +30,7 @@ class Supervisor:
     """Owns every replica. Belongs to one event loop; all methods are called there.
 
     `max_queue` callers may wait for models, further ones get Busy. `max_loaded` models take memory at once; 0: no
-    limit. `load_timeout`: seconds a start may take. `clock` gives seconds since the epoch. `say(event, **facts)`
+    limit. `load_timeout`: seconds a start may take without being seen to go on. `clock` gives seconds since the epoch. `say(event, **facts)`
     hears of loads, unloads and failures.
 
     A load goes on when everybody who waited for it has left: what it costs has been paid for the most part, and
@@ -88,7 +88,11 @@ class Supervisor:
         """Stops the model when its running requests have ended; returns when it is gone. Who asks for it
         meanwhile waits and gets it anew. Does nothing for a model that is not loaded."""
         model = self._models.get(name)
-        if model is None or model.state in ("stopped", "failed") or self._stopping:
+        if model is None or self._stopping:
+            return
+        if model.state in ("stopped", "failed"):
+            if model.state == "failed" and not model.waiting:
+                model.let_go()
             return
         if model.unload_order is None:
             model.unload_order = next(self._orders)
@@ -102,6 +106,11 @@ class Supervisor:
         self._notice_deaths()
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
+
+    def context(self, name: str) -> int | None:
+        """Tokens a request to this model may have, as it is loaded now; None: it is not, or does not tell."""
+        model = self._models.get(name)
+        return None if model is None or model.run is None else model.run.replica.context
 
     async def stop(self) -> None:
         """Ends every engine, busy or not, and every wait (ShuttingDown). Nothing is started afterwards."""
@@ -194,7 +203,8 @@ class Supervisor:
         for name in plan.start:
             model = self._models[name]
             model.state = "starting"
-            model.load = self._spawn(self._load(model, model.waiting[0].spec), f"load {name}")
+            spec = model.waiting[0].spec if model.waiting else model.spec
+            model.load = self._spawn(self._load(model, spec), f"load {name}")
         for name in plan.stop:
             model = self._models[name]
             model.state = "stopping"
@@ -230,26 +240,25 @@ class Supervisor:
         began = self._now()
         model.engine = self._engines[spec.engine]
         try:
-            async with asyncio.timeout(self._load_timeout):
-                replica = await model.engine.start(spec)
+            async with asyncio.timeout(self._load_timeout) as limit:
+                replica = await model.engine.start(
+                    spec, lambda: limit.reschedule(self._now() + self._load_timeout)
+                )
         except TimeoutError:
-            reason = f"it was not ready within {self._load_timeout:g} s (--load-timeout)."
+            reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
             self._load_failed(model, EngineStartFailed(model=spec.name, reason=reason))
         except Exception as error:  # a defect of an engine must not leave callers waiting for ever
             self._load_failed(model, error)
         else:
             now = self._now()
             model.begins(Run(model, spec, replica, now), now)
+            replica.when_ended(lambda: self._notice_death(model))
             self._say("model loaded", model=spec.name, seconds=round(now - began, 3), pid=replica.pid)
         model.load = None
         self._advance()
 
     def _load_failed(self, model: Model, error: Exception) -> None:
-        model.state, model.error, model.last_words = "failed", None, str(error)
-        if isinstance(error, EngineStartFailed):
-            # For other errors (nothing answers there, a defect) the next caller is not turned away unasked.
-            model.error = error
-            model.failed(self._now())
+        model.not_started(self._now(), error)
         self._say("model not loaded", model=model.spec.name, error=str(error))
         model.gone()
         self._refuse(model, error)
@@ -260,7 +269,8 @@ class Supervisor:
         try:
             await model.engine.stop(run.replica)
         finally:
-            model.run, model.state, model.failures = None, "stopped", 0
+            model.run = None
+            model.let_go()
             self._say("model unloaded", model=model.spec.name)
             model.gone()
             self._advance()
@@ -270,17 +280,14 @@ class Supervisor:
             self._notice_death(model)
 
     def _notice_death(self, model: Model) -> None:
-        """A replica that died is counted and cleared away; who waits gets another when `retry_at` comes."""
+        """A replica that died is counted and cleared away; it is started again when `retry_at` comes."""
         run = model.run
         if run is None or model.state != "ready":
             return
         last_words = run.replica.died()
         if last_words is None:
             return
-        now = self._now()
-        model.run, model.open, model.state = None, None, "failed"
-        model.error, model.last_words = None, last_words
-        model.failed(now, lived=now - run.ready_at)
+        model.died(self._now(), last_words)
         self._say("engine died", model=model.spec.name, last_words=last_words)
         model.gone()
         if not self._stopping:

@@ -37,6 +37,7 @@ class Gpu(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
+    name: str
     status: str
     version: str
     engines: list[EngineHealth]
@@ -66,6 +67,7 @@ class BesideRoutes:
     ) -> None:
         self._models, self._supervisor, self._meters = models, supervisor, meters
         self._connections, self._access = connections, access
+        self._promised = frozenset(spec.name for spec in models.configured)
         self.description = b""
         """The OpenAPI description; made from all routes, these among them."""
         self._started = time.monotonic()
@@ -81,7 +83,10 @@ class BesideRoutes:
         ]
 
     async def health(self, request: Request) -> None:
-        """200, or 503 when an engine has failed or the server is stopping; the text OK for text/plain."""
+        """200; 503 when the server is stopping, or a model it was started with has failed and cannot be brought
+        back. Any other that failed is only told of: it must not take the server from those it serves. The text
+        OK for text/plain."""
+        states = self._supervisor.states()
         engines = [
             EngineHealth(
                 model=status.name,
@@ -91,9 +96,9 @@ class BesideRoutes:
                 pid=status.pid,
                 error=status.error,
             )
-            for status in self._supervisor.states()
+            for status in states
         ]
-        failed = any(engine.state == "failed" for engine in engines)
+        failed = any(status.lost and status.name in self._promised for status in states)
         word = "stopping" if self.stopping else "failed" if failed else "ok"
         status = 200 if word == "ok" else 503
         if b"text/plain" in (request.header(b"accept") or b""):
@@ -101,6 +106,7 @@ class BesideRoutes:
         if not self._access.knows(request):  # whoever has no key learns whether it is well, and nothing else
             return await request.answer(status, msgspec.json.encode({"status": word}))
         health = Health(
+            name="portico",
             status=word,
             version=__version__,
             engines=engines,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +16,10 @@ from portico.messages import ChatRequest, CompletionRequest, Message, Sampling, 
 
 _FRESH = 1.0
 """Seconds a listing holds."""
+_STALE = 3.0
+"""Older, in seconds, it is used only when a new one does not come soon."""
+_SHORT, _LONG = 0.2, 10.0
+"""Seconds a caller waits for a new listing: who could be served with the old one, and who could not."""
 _FEW = 1024
 """Names remembered; a caller who asks for ever new ones must not fill the memory."""
 
@@ -88,9 +94,12 @@ def filled(sampling: Sampling, defaults: Sampling) -> Sampling:
 
 
 class Models:
-    """Owns the names. `shelf` lists what the library holds now; what it says is kept until `refresh`.
+    """Owns the names. `shelf` lists what the library holds now: it is called in a thread, in one at a time,
+    because the library's folders may be on a network that hangs. What it said is kept, and asked for again when
+    it is older than a second and somebody needs it: other programs put models into the same folders.
 
-    The models named at the start come first: the first of them is what `default` and `auto` mean.
+    The models named at the start come first: the first of them is what `default` and `auto` mean. Belongs to
+    one event loop.
     """
 
     def __init__(
@@ -103,19 +112,30 @@ class Models:
         self.configured = tuple(configured)
         self._shelf = shelf
         self._aliases = dict(aliases)
-        self._known: dict[str, Served] | None = None
-        self._listed_at = 0.0
-        self._names: dict[str, str] = {}
+        for spec in self.configured:
+            self._aliases.update(dict.fromkeys(spec.aliases, spec.name))
+        self._known = self._with(())
+        self._listed_at = -math.inf
+        self._changes = 0
+        self._listing: asyncio.Task[None] | None = None
+        self._began = 0.0
         self._resolved: dict[str, Served] = {}
 
     def refresh(self) -> None:
-        """Something was pulled, made or removed."""
-        self._known = None
+        """Something was pulled, made or removed: what was known before is told to nobody any more who waits for
+        `current` or resolves a name."""
+        self._changes += 1
+        self._listed_at = -math.inf
         self._resolved.clear()
 
+    async def current(self) -> None:
+        """Returns when the listing is at most a second old; after ten seconds also when it is not."""
+        if time.monotonic() - self._listed_at > _FRESH:
+            await self._list(patience=_LONG)
+
     def all(self) -> list[Served]:
-        """Every model and preset that is whole, those named at the start first."""
-        return [served for served in self._all().values() if served.damage is None]
+        """Every model and preset of the last listing that is whole, those named at the start first."""
+        return [served for served in self._known.values() if served.damage is None]
 
     def names(self) -> list[str]:
         """Their names as OpenAI's clients write them: without `:latest`."""
@@ -123,12 +143,27 @@ class Models:
 
     def damaged(self) -> dict[str, DamagedFile]:
         """What is here but cannot be used, by name."""
-        return {served.name: served.damage for served in self._all().values() if served.damage is not None}
+        return {served.name: served.damage for served in self._known.values() if served.damage is not None}
 
-    def resolve(self, asked: str) -> Served:
+    async def resolve(self, asked: str) -> Served:
         """The model a caller means. Raises ModelNotFound with the nearest names, DamagedFile for one that is
-        here but cannot be used."""
+        here but cannot be used.
+
+        1. Known, from a listing of the last second: it costs a look at the clock.
+        2. Known, from one a little older: the same, and behind the caller's back it is listed again.
+        3. Known, from an old one: listed again first; not for long, because what is loaded can answer though
+           its folder hangs.
+        4. Not known, or something was changed here: from a new listing.
+        """
         served = self._resolved.get(asked)
+        age = time.monotonic() - self._listed_at
+        if served is not None:
+            if age <= _FRESH:  # (1)
+                return served
+            await self._list(patience=0.0 if age <= _STALE else _SHORT)  # (2), (3)
+            served = self._resolved.get(asked)
+        elif age > _FRESH:  # (4)
+            await self._list(patience=_LONG)
         if served is None:
             served = self._find(asked)
             if len(self._resolved) < _FEW:
@@ -136,37 +171,47 @@ class Models:
         return served
 
     def _find(self, asked: str) -> Served:
-        known = self._all()
-        aliases = dict(self._aliases)
-        for spec in self.configured:
-            aliases.update(dict.fromkeys(spec.aliases, spec.name))
         try:
-            served = known[names.resolve(asked, known, aliases=aliases)]
+            served = self._known[names.resolve(asked, self._known, aliases=self._aliases)]
         except ModelNotFound as error:
             raise ModelNotFound(model=asked, nearest=tuple(bare(name) for name in error.nearest)) from None
         if served.damage is not None:
             raise served.damage.with_traceback(None)
         return served
 
-    def _all(self) -> dict[str, Served]:
-        now = time.monotonic()
-        if self._known is None or now - self._listed_at > _FRESH:
-            # Other programs put models into the same folders.
-            known = {
-                names.canonical(spec.name): Served(
-                    name=names.canonical(spec.name), spec=spec, facts=spec.facts
-                )
-                for spec in self.configured
-            }
-            for served in self._shelf():
-                if own := known.get(names.canonical(served.spec.name)):
-                    # A preset of a model named at the start runs on that very engine.
-                    served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
-                known.setdefault(served.name, served)
-            if self._known is not None and self._known.keys() != known.keys():
-                self._resolved.clear()
-            self._known, self._listed_at = known, now
-        return self._known
+    async def _list(self, *, patience: float) -> None:
+        """Has it listed, and waits until that has been going on for `patience` seconds."""
+        now, listing = time.monotonic(), self._listing
+        if listing is None:
+            self._began = now
+            listing = self._listing = asyncio.create_task(self._listed(), name="list models")
+        left = self._began + patience - now
+        if left > 0 and (await asyncio.wait([listing], timeout=left))[0]:
+            listing.result()
+
+    async def _listed(self) -> None:
+        try:
+            changes = -1
+            while changes != self._changes:  # what was changed meanwhile may be missing in it
+                changes = self._changes
+                known = self._with(await asyncio.to_thread(self._shelf))
+            self._known, self._listed_at = known, time.monotonic()
+            self._resolved.clear()
+        finally:
+            self._listing = None
+
+    def _with(self, shelf: Sequence[Served]) -> dict[str, Served]:
+        """By name: the models named at the start, and `shelf`."""
+        known = {
+            names.canonical(spec.name): Served(name=names.canonical(spec.name), spec=spec, facts=spec.facts)
+            for spec in self.configured
+        }
+        for served in shelf:
+            if own := known.get(names.canonical(served.spec.name)):
+                # A preset of a model named at the start runs on that very engine.
+                served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
+            known.setdefault(served.name, served)
+        return known
 
 
 def bare(name: str) -> str:

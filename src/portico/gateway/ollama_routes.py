@@ -42,7 +42,7 @@ class OllamaRoutes:
 
     async def chat(self, request: Request) -> None:
         chat = ollama.read_chat(await request.body())
-        served = self._serving.models.resolve(chat.model)
+        served = await self._serving.models.resolve(chat.model)
         writer = ollama.ChatWriter(chat.model)
         if not chat.messages:
             return await self._load(request, served, writer, chat.keep_alive)
@@ -59,7 +59,7 @@ class OllamaRoutes:
     async def generate(self, request: Request) -> None:
         asked = ollama.read_generate(await request.body())
         wanted = asked.request
-        served = self._serving.models.resolve(wanted.model)
+        served = await self._serving.models.resolve(wanted.model)
         writer = ollama.GenerateWriter(wanted.model)
         if asked.empty:
             return await self._load(request, served, writer, wanted.keep_alive)
@@ -125,7 +125,7 @@ class OllamaRoutes:
 
     async def embed(self, request: Request) -> None:
         asked = ollama.read_embed(await request.body())
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served, asked.keep_alive) as replica:
             # Without an input the model is only loaded.
             vectors: list[list[float]] = []
@@ -139,7 +139,7 @@ class OllamaRoutes:
 
     async def embeddings(self, request: Request) -> None:
         asked = ollama.read_embeddings(await request.body())
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served, asked.keep_alive) as replica:
             vectors: list[list[float]] = []
             usage = Usage()

@@ -80,6 +80,7 @@ class ShelfRoutes:
         await _say(request, shapes.VersionBody(version=self._version))
 
     async def tags(self, request: Request) -> None:
+        await self._models.current()
         pulls = await asyncio.to_thread(self._library.unfinished)
         await _say(
             request,
@@ -98,7 +99,7 @@ class ShelfRoutes:
             if status.state not in ("ready", "starting"):
                 continue
             try:
-                listed = _listed(self._models.resolve(status.name))
+                listed = _listed(await self._models.resolve(status.name))
             except (ModelNotFound, DamagedFile):
                 continue  # it was removed while it ran, or has lost its file
             running.append(
@@ -123,7 +124,8 @@ class ShelfRoutes:
         name = asked.model or asked.name
         if not name:
             raise InvalidRequest("model is required", param="model")
-        await _say(request, await asyncio.to_thread(self._shown, self._models.resolve(name), asked))
+        served = await self._models.resolve(name)
+        await _say(request, await asyncio.to_thread(self._shown, served, asked))
 
     def _shown(self, served: Served, asked: shapes.ModelName) -> shapes.Shown:
         facts, preset = served.facts, served.preset
@@ -164,7 +166,7 @@ class ShelfRoutes:
         """A model that is there already ends quickly with success, also offline: codex pulls whatever it does
         not see in the listing under the very name it was told."""
         try:
-            served = self._models.resolve(name)
+            served = await self._models.resolve(name)
         except (ModelNotFound, DamagedFile):
             wanted: str | None = name
         else:
@@ -205,7 +207,7 @@ class ShelfRoutes:
 
     async def _created(self, name: str, asked: shapes.Create) -> AsyncIterator[shapes.Status]:
         yield shapes.Status(status="reading model metadata")
-        source = self._models.resolve(asked.from_).name if asked.from_ else ""
+        source = (await self._models.resolve(asked.from_)).name if asked.from_ else ""
         try:
             await asyncio.to_thread(self._make, name, source, asked)
         finally:
@@ -234,7 +236,7 @@ class ShelfRoutes:
         asked = _read(await request.body(), shapes.Copy)
         if not asked.source or not asked.destination:
             raise InvalidRequest("source and destination are required", param="source")
-        source = self._models.resolve(asked.source)
+        source = await self._models.resolve(asked.source)
         await asyncio.to_thread(self._library.copy, source.name, asked.destination)
         self._models.refresh()
         await request.answer(200, content_type=b"")
@@ -245,12 +247,13 @@ class ShelfRoutes:
         if not name:
             raise InvalidRequest("model is required", param="model")
         try:
-            running = self._models.resolve(name).spec.name
+            running = (await self._models.resolve(name)).spec.name
         except (ModelNotFound, DamagedFile):
             running = ""  # perhaps an interrupted pull, or what is left of a model: the library knows both
         # By the name it was called: nobody who says `default` or an alias means that a model may go.
         await asyncio.to_thread(self._library.delete, name)
         self._models.refresh()
+        await self._models.current()
         if running and all(served.spec.name != running for served in self._models.all()):
             await self._supervisor.unload(running)
         await request.answer(200, content_type=b"")

@@ -48,7 +48,7 @@ class OpenAIRoutes:
         body = await request.body()
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
-        served = self._serving.models.resolve(seen.model)
+        served = await self._serving.models.resolve(seen.model)
         async with self._serving.replica(request, served) as replica:
             if replica.abilities.relays and served.preset is None and is_plain(body, seen):
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
@@ -80,7 +80,7 @@ class OpenAIRoutes:
         body = await request.body()
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
-        served = self._serving.models.resolve(seen.model)
+        served = await self._serving.models.resolve(seen.model)
         async with self._serving.replica(request, served) as replica:
             if replica.abilities.relays and served.preset is None:
                 sent = openai.relay_body(
@@ -105,7 +105,7 @@ class OpenAIRoutes:
     async def embeddings(self, request: Request) -> None:
         body = await request.body()
         asked = openai.read_embedding(body)
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             if replica.abilities.relays:
                 sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
@@ -119,7 +119,7 @@ class OpenAIRoutes:
         """Not OpenAI's own: vLLM and others have it, and their clients look for it beside OpenAI's routes."""
         body = await request.body()
         asked = bodies.decode(_rerank, body)
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             if not replica.abilities.relays:
                 raise unsupported(replica, "rerank", "reranking needs a model and an engine made for it")
@@ -127,29 +127,31 @@ class OpenAIRoutes:
             await relay(request, replica, "/v1/rerank", sent, stream=False, usage=False)
 
     async def models(self, request: Request) -> None:
-        entries = [self._entry(name) for name in self._serving.models.names()]
+        models = self._serving.models
+        await models.current()
+        entries = [await self._entry(name) for name in models.names()]
         if request.header(b"anthropic-version") is not None:
             return await request.answer(200, _anthropic_list(entries))
         await request.answer(200, msgspec.json.encode({"object": "list", "data": entries}))
 
     async def model(self, request: Request) -> None:
-        await request.answer(200, msgspec.json.encode(self._entry(request.params["model"])))
+        await request.answer(200, msgspec.json.encode(await self._entry(request.params["model"])))
 
-    def _entry(self, name: str) -> dict[str, object]:
-        served = self._serving.models.resolve(name)
-        facts = served.spec.facts
+    async def _entry(self, name: str) -> dict[str, object]:
+        served = await self._serving.models.resolve(name)
+        spec, facts = served.spec, served.spec.facts
         return {
             "id": name,
             "object": "model",
             "created": int(facts.modified or self._serving.models.started),
             "owned_by": "portico",
-            "max_model_len": served.spec.context or facts.context,
+            "max_model_len": self._serving.supervisor.context(spec.name) or spec.most_context,
         }
 
     async def tokenize(self, request: Request) -> None:
         body = await request.body()
         asked = bodies.decode(_tokenize, body)
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             if asked.messages is not None:
                 text = await replica.render(served.applied(openai.read_chat(body)))
@@ -166,7 +168,7 @@ class OpenAIRoutes:
 
     async def detokenize(self, request: Request) -> None:
         asked = bodies.decode(_detokenize, await request.body())
-        served = self._serving.models.resolve(asked.model)
+        served = await self._serving.models.resolve(asked.model)
         async with self._serving.replica(request, served) as replica:
             answer = shapes.Detokenized(prompt=await replica.detokenize(asked.tokens))
             await request.answer(200, msgspec.json.encode(answer))

@@ -120,10 +120,20 @@ def mended(body: bytes) -> bytes:
 async def relay(
     request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool
 ) -> None:
-    """Sends `body` to the engine and its reply to the caller. `usage`: the caller asked for a usage chunk.
+    """Sends `body` to the engine, when it is its turn, and its reply to the caller. `usage`: the caller asked for
+    a usage chunk.
 
     Raises the engine's error, read, as long as nothing has been answered.
     """
+    if replica.turns is None:
+        return await _relay(request, replica, path, body, stream=stream, usage=usage)
+    async with replica.turns:
+        await _relay(request, replica, path, body, stream=stream, usage=usage)
+
+
+async def _relay(
+    request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool
+) -> None:
     try:
         reply = await replica.upstream.request("POST", path, body)
     except (UpstreamClosed, UpstreamUnreachable) as error:
