@@ -75,7 +75,7 @@ def test_the_configs_chat_template_is_for_models_named_at_the_start_and_those_wi
     ollama, template = tmp_path / "ollama", tmp_path / "t.jinja"
     template.write_text("{{ messages[0].content }}")
     base = edit(TINY, tmp_path / "base.gguf", without=["tokenizer.chat_template"])
-    library = Library(tmp_path / "home", hub=HubSettings.read({}), ollama=ollama)
+    library = Library(tmp_path / "home", hub=HubSettings.read({}), ollama=(ollama,))
     library.lend([library.at(TINY, name="whole"), library.at(base, name="base")])
     config = Config(chat_template=template)
     named = configure(ModelEntry(name=str(TINY)), config, library)

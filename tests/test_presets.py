@@ -149,6 +149,7 @@ NAMED: list[tuple[str, dict[str, Any], int]] = [
     ("/v1/chat/completions", {"model": ..., "messages": HI, "max_tokens": 1}, 200),
     ("/v1/completions", {"model": ..., "prompt": "Hi", "max_tokens": 1}, 200),
     ("/v1/embeddings", {"model": ..., "input": "Hi"}, 400),
+    ("/v1/rerank", {"model": ..., "query": "a", "documents": ["b"]}, 400),
     ("/tokenize", {"model": ..., "prompt": "Hi"}, 200),
     ("/detokenize", {"model": ..., "tokens": [1, 2]}, 200),
 ]

@@ -123,6 +123,7 @@ class Portico:
             raise
         if config.prune:
             await self._prune()
+        await self.models.current()
         self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
