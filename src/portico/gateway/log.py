@@ -220,7 +220,7 @@ def _as_texts(ended: list[Ended]) -> list[bytes]:
 def _as_text(ended: Ended, clock: str) -> bytes:
     account, usage = ended.account, ended.account.usage
     if account.model:
-        what = f"{account.route.rpartition('/')[2] or account.route} {account.model}"
+        what = f"{account.route.rpartition('/')[2] or account.route} {account.model.removesuffix(':latest')}"
     else:
         what = f"{ended.method} {ended.path}"
     line = f"{clock} {ended.status} {ended.tag} {what} "
