@@ -111,10 +111,13 @@ async def test_503_while_a_model_it_was_started_with_does_not_come_back_and_200_
 
 
 @in_virtual_time
-async def test_503_when_it_has_been_given_up() -> None:
+async def test_what_does_not_come_back_is_idle_once_it_would_have_been_unloaded() -> None:
+    """Or nobody would be sent here any more, and nobody would try again."""
     world = World()
     await world.supervisor.load(spec("own", keep_alive=30))
     world.engine.fail("no memory", times=100)
     world.engine.replicas[0].crash()
-    await asyncio.sleep(100)
+    await asyncio.sleep(20)
     assert await world.states() == (503, "failed", {"own": "failed"})
+    await asyncio.sleep(80)
+    assert await world.states() == (200, "ok", {"own": "stopped"})

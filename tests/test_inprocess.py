@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from live_server import serve, wait_until
 from portico.config import Config, ModelEntry
 from portico.engines import ModelSpec
 from portico.errors import ConfigError
-from portico.inprocess import Shelf, configure
+from portico.inprocess import Portico, Shelf, configure
 from portico.library import HubSettings, Library
 from scripted_answers import chat_stream
 from scripted_upstream import HOLD, ScriptedUpstream
@@ -90,3 +91,19 @@ def test_the_configs_chat_template_is_for_models_named_at_the_start_and_those_wi
     own = ModelEntry(name=str(TINY), chat_template=base)
     with pytest.raises(ConfigError, match=r"chat template .*base\.gguf cannot be read"):
         configure(own, config, library)  # its own wins, and this one is no text
+
+
+async def test_a_start_that_fails_in_its_last_step_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portico = Portico(Config(port=0, home=tmp_path), {})
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(portico, "_prune", fail)
+    with pytest.raises(ZeroDivisionError):
+        await portico.start()
+    assert {status.state for status in portico.supervisor.states()} == {"stopped"}
+    with pytest.raises(OSError):
+        await asyncio.open_connection(*portico.listener.addresses[0])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pytest
 
 from portico.engines import Facts, ModelSpec
 from portico.engines.supervisor import Supervisor
-from portico.errors import ModelNotFound
+from portico.errors import ModelNotFound, PorticoError
 from portico.gateway import models as module
 from portico.gateway.models import Models, Served
 from portico.gateway.openai_routes import OpenAIRoutes
@@ -146,12 +148,59 @@ async def test_the_last_listing_is_told_from_memory() -> None:
     assert models.names() == ["a"] and shelf.listings == 1
 
 
-async def test_a_defect_of_the_library_reaches_who_asked() -> None:
-    def shelf() -> tuple[Served, ...]:
-        raise ZeroDivisionError("a defect")
+async def test_a_library_that_fails_stops_nobody_whose_model_is_known(
+    aged: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = False
 
-    with pytest.raises(ZeroDivisionError):
-        await Models([], shelf).resolve("a")
+    def shelf() -> tuple[Served, ...]:
+        if broken:
+            raise OSError(116, "Stale file handle")
+        return (on_shelf("a", "/a"),)
+
+    models = Models([ModelSpec(name="own", engine="remote", source="http://x")], shelf)
+    await models.current()
+    broken = True
+    for _ in range(3):
+        await models.current()
+        assert [await source(models, name) for name in ("own", "a")] == ["http://x", "/a"]
+    assert models.names() == ["own", "a"]
+    with pytest.raises(PorticoError, match=r"cannot be listed.*Stale file handle"):
+        await models.resolve("b")
+    assert [record.message for record in caplog.records].count(
+        "The models cannot be listed: [Errno 116] Stale file handle"
+    ) == 1
+    broken = False
+    with pytest.raises(ModelNotFound):
+        await models.resolve("b")
+
+
+def test_a_library_that_hangs_does_not_keep_the_program_from_ending() -> None:
+    code = """
+import asyncio, threading
+from portico.gateway.models import Models
+
+async def main():
+    models = Models([], lambda: threading.Event().wait())
+    asking = asyncio.ensure_future(models.current())
+    await asyncio.sleep(0.1)
+    asking.cancel()
+    models.close()
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=20)
+
+
+async def test_a_change_is_listed_though_nobody_asks() -> None:
+    shelf = Shelf(on_shelf("a", "/a"))
+    models = Models([], shelf)
+    await models.current()
+    shelf.served = (on_shelf("b", "/b"),)
+    models.refresh()
+    async with asyncio.timeout(10):
+        while models.names() != ["b"]:  # noqa: ASYNC110 /health reads it like this, and waits for nothing
+            await asyncio.sleep(0.005)
 
 
 async def test_the_context_told_is_what_a_request_may_have() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import socket
 import struct
@@ -15,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from live_server import serve
+from live_server import LiveServer, serve
+
+fcntl = pytest.importorskip("fcntl", reason="only Linux tells how much of a socket is taken")
 
 MODEL = "endless"
 CHUNK = {
@@ -114,3 +115,12 @@ def test_who_never_reads_holds_at_most_256_kb(tmp_path: Path, path: str) -> None
         # It goes on where it was as soon as the caller reads.
         while engine.taken < before + 512 * 1024:
             assert sock.recv(65536)
+
+
+def test_who_never_reads_many_answers_leaves_turns_for_others(server: LiveServer) -> None:
+    body = {"prompt": "Once", "n": 16, "max_tokens": 2000, "ignore_eos": True}
+    with asking(server.port, "/v1/completions", model=server.model, **body) as sock:
+        assert sock.recv(64).startswith(b"HTTP/1.1 200")
+        time.sleep(0.5)  # until everything between them is full
+        other = {"model": server.model, "prompt": "Hi", "stream": False, "options": {"num_predict": 2}}
+        assert server.ask("POST", "/api/generate", other)["done"]

@@ -464,9 +464,12 @@ async def test_an_engine_that_died_is_not_started_again_when_it_would_not_be_loa
     (await world.ask(spec(keep_alive=60))).release()
     world.engine.fail("no memory", times=100)
     world.engine.replicas[0].crash()
-    await asyncio.sleep(61)
+    await asyncio.sleep(59)
+    assert world.supervisor.states()[0].lost
+    await asyncio.sleep(2)
     tried = 100 - len(world.engine._failures)
-    assert 4 < tried < 12 and world.supervisor.states()[0].lost
+    assert 4 < tried < 12
+    assert world.state() == "stopped" and not world.supervisor.states()[0].lost
     await asyncio.sleep(1000)
     assert tried == 100 - len(world.engine._failures)
     world.engine._failures.clear()
@@ -486,6 +489,31 @@ async def test_an_engine_that_dies_while_it_is_to_be_unloaded_stays_away() -> No
     await unloading
     await settled()
     assert world.state() == "stopped" and len(world.engine.replicas) == 1
+
+
+@in_virtual_time
+async def test_a_server_about_to_stop_starts_nothing_unasked() -> None:
+    """A service manager's SIGTERM goes to the engines too."""
+    world = World()
+    (await world.ask(spec())).release()
+    world.supervisor.wind_down()
+    world.engine.replicas[0].crash()
+    await asyncio.sleep(60)
+    assert len(world.engine.replicas) == 1
+    (await world.ask(spec())).release()  # who had asked before may still be served
+    assert len(world.engine.replicas) == 2
+
+
+@in_virtual_time
+async def test_an_engine_that_dies_during_the_stop_is_cleared_away_too() -> None:
+    world = World()
+    (await world.ask(spec())).release()
+    leaving = asyncio.ensure_future(world.ask(spec("b")))
+    await leaving
+    stopping = asyncio.ensure_future(world.supervisor.stop())
+    world.engine.replicas[0].crash()
+    await stopping
+    assert all(replica.stopped for replica in world.engine.replicas)
 
 
 @in_virtual_time
@@ -664,7 +692,10 @@ DECISIONS = {
     ),
     "(7) died: started again": ([failed("a", revive_at=100.0)], Plan(start=("a",))),
     "(7) died: not yet": ([failed("a", revive_at=130.0)], Plan(wake_at=130.0)),
-    "(7) died, and would have expired": ([failed("a", revive_at=100.0, expires_at=100.0)], Plan()),
+    "(7) died, and would have expired": (
+        [failed("a", revive_at=100.0, expires_at=100.0)],
+        Plan(forget=("a",)),
+    ),
     "(7) died, and there is no room": (
         [ready("x"), ready("y"), failed("a", revive_at=90.0)],
         Plan(),

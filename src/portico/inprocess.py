@@ -118,12 +118,12 @@ class Portico:
         host, port = await self.listener.start()
         try:
             await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))
+            if config.prune:
+                await self._prune()
+            await self.models.current()
         except BaseException:
             await self.stop(grace=0)
             raise
-        if config.prune:
-            await self._prune()
-        await self.models.current()
         self._up = True
         return Ready(
             url=f"http://{_address(host)}:{port}",
@@ -147,6 +147,8 @@ class Portico:
     async def stop(self, grace: float | None = None) -> None:
         """No new requests; running ones get `grace` seconds (default: shutdown_timeout); then the engines."""
         self.beside.stopping, self._up = True, False
+        self.supervisor.wind_down()
+        self.models.close()
         await self.listener.stop(grace)
         await self.supervisor.stop()
         self.log.flush()

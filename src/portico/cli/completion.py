@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import unquote
 
 import click
@@ -86,6 +85,7 @@ def model_names(environ: Mapping[str, str]) -> list[str]:
     from portico.config import Config
     from portico.config_file import data_home, places
     from portico.errors import ConfigError
+    from portico.library.ollama_store import folders
 
     try:
         config = places(environ)
@@ -95,6 +95,10 @@ def model_names(environ: Mapping[str, str]) -> list[str]:
         )  # said by the command itself; here it would stand between somebody and their Tab key
     folder = data_home(config, environ) / "models" / "manifests"
     ours = [unquote(path.stem) for path in folder.glob("*.json")]
-    store = (config.ollama_models or Path.home() / ".ollama" / "models") / "manifests"
-    ollamas = [f"{path.parent.name}:{path.name}" for path in store.glob("*/library/*/*")]
+    stores = [config.ollama_models] if config.ollama_models else folders(environ.get("OLLAMA_MODELS", ""))
+    ollamas = [
+        f"{path.parent.name}:{path.name}"
+        for store in stores
+        for path in (store / "manifests").glob("*/library/*/*")
+    ]
     return sorted({*ours, *ollamas, BUNDLED})

@@ -42,7 +42,7 @@ class ReplicaStatus(Value, frozen=True, kw_only=True):
     error: str | None = None
     """Why it failed last."""
     lost: bool = False
-    """It has failed, and cannot be brought back."""
+    """It has failed, and does not come back by itself, or several starts have not brought it back."""
 
 
 class Owner(Protocol):

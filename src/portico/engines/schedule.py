@@ -47,6 +47,8 @@ class Plan(Value, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
     """Busy, and to be stopped: whoever comes now waits, so that those who are served can end."""
+    forget: tuple[str, ...] = ()
+    """Failed, and would by now have been unloaded: loaded again only when somebody asks, as any idle model."""
     wake_at: float = math.inf
 
 
@@ -64,7 +66,7 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
     Then, of the models nobody waits for:
 
     7. Failed, and would still be loaded if it had not: start it at `revive_at`, if there is room then. It
-       never drives another one out.
+       never drives another one out. Once it would have been unloaded, forget it.
     8. Stop those that are idle and expired or leaving; hold the busy ones that are leaving.
     """
     plan = _Draft(standings, max_loaded)
@@ -80,7 +82,7 @@ def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Pla
         else:
             plan.place(standing)  # (4) to (6)
     for standing in standings:
-        if standing.waiting is None and is_coming_back(standing, now):  # (7)
+        if standing.waiting is None and standing.state == "failed" and standing.revive_at < math.inf:  # (7)
             plan.revive(standing, now)
         if standing.state != "ready":  # (8)
             continue
@@ -122,6 +124,7 @@ class _Draft:
         self.ready = [one for one in loaded if one.state == "ready"]
         self.serve: dict[str, None] = {}
         self.start: list[str] = []
+        self.forgotten: list[str] = []
         self.going: dict[str, Standing] = {}
         self.wake_at = math.inf
 
@@ -139,6 +142,10 @@ class _Draft:
                 self.dismiss(min(rest, key=self._cost))
 
     def revive(self, standing: Standing, now: float) -> None:
+        if standing.expires_at <= now:
+            self.forgotten.append(standing.name)
+            return
+        self.wake_at = min(self.wake_at, standing.expires_at)
         if standing.revive_at > now:
             self.wake_at = min(self.wake_at, standing.revive_at)
         elif not standing.occupies or self.room > 0:
@@ -156,6 +163,7 @@ class _Draft:
         return Plan(
             serve=tuple(self.serve),
             start=tuple(self.start),
+            forget=tuple(self.forgotten),
             stop=tuple(idle),
             hold=tuple(name for name in self.going if name not in idle),
             wake_at=self.wake_at,

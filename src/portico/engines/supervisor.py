@@ -30,8 +30,8 @@ class Supervisor:
     """Owns every replica. Belongs to one event loop; all methods are called there.
 
     `max_queue` callers may wait for models, further ones get Busy. `max_loaded` models take memory at once; 0: no
-    limit. `load_timeout`: seconds a start may take without being seen to go on. `clock` gives seconds since the epoch. `say(event, **facts)`
-    hears of loads, unloads and failures.
+    limit. `load_timeout`: seconds a start may take without being seen to go on. `clock` gives seconds since the
+    epoch. `say(event, **facts)` hears of loads, unloads and failures.
 
     A load goes on when everybody who waited for it has left: what it costs has been paid for the most part, and
     who leaves often comes back. It then expires like any other idle model, and gives way to a model that is
@@ -57,7 +57,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
-        self._stopping = False
+        self._stopping = self._winding_down = False
 
     @cached_property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -111,6 +111,12 @@ class Supervisor:
         """Tokens a request to this model may have, as it is loaded now; None: it is not, or does not tell."""
         model = self._models.get(name)
         return None if model is None or model.run is None else model.run.replica.context
+
+    def wind_down(self) -> None:
+        """From now on nothing is started unasked: the server is about to stop."""
+        self._winding_down = True
+        for model in self._models.values():
+            model.revive_at = math.inf
 
     async def stop(self) -> None:
         """Ends every engine, busy or not, and every wait (ShuttingDown). Nothing is started afterwards."""
@@ -205,6 +211,8 @@ class Supervisor:
             model.state = "starting"
             spec = model.waiting[0].spec if model.waiting else model.spec
             model.load = self._spawn(self._load(model, spec), f"load {name}")
+        for name in plan.forget:
+            self._models[name].let_go()
         for name in plan.stop:
             model = self._models[name]
             model.state = "stopping"
@@ -282,18 +290,19 @@ class Supervisor:
     def _notice_death(self, model: Model) -> None:
         """A replica that died is counted and cleared away; it is started again when `retry_at` comes."""
         run = model.run
-        if run is None or model.state != "ready":
+        if run is None or model.state != "ready" or self._stopping:  # `stop` ends what is left of it
             return
         last_words = run.replica.died()
         if last_words is None:
             return
         model.died(self._now(), last_words)
+        if self._winding_down:
+            model.revive_at = math.inf
         self._say("engine died", model=model.spec.name, last_words=last_words)
         model.gone()
-        if not self._stopping:
-            self._spawn(model.engine.stop(run.replica), f"clear {model.spec.name}")
-            # Whoever notices, and whatever becomes of him: others may wait for the room, or for it to be idle.
-            self._loop.call_soon(self._advance)
+        self._spawn(model.engine.stop(run.replica), f"clear {model.spec.name}")
+        # Whoever notices, and whatever becomes of him: others may wait for the room, or for it to be idle.
+        self._loop.call_soon(self._advance)
 
     # ---- inside
 

@@ -83,8 +83,8 @@ class BesideRoutes:
         ]
 
     async def health(self, request: Request) -> None:
-        """200; 503 when the server is stopping, or a model it was started with has failed and cannot be brought
-        back. Any other that failed is only told of: it must not take the server from those it serves. The text
+        """200; 503 when the server is stopping, or a model it was started with has failed and several starts have
+        not brought it back. Any other that failed is only told of: it must not take the server from those it serves. The text
         OK for text/plain."""
         states = self._supervisor.states()
         engines = [

@@ -325,8 +325,9 @@ async def fetch(replica: Replica, path: str, body: bytes) -> bytes:
 
 
 def joined(opens: Sequence[Callable[[], Awaitable[Events]]], replica: Replica, *, per_prompt: int) -> Joined:
-    """The streams as one, as many of them at a time as the engine answers at once."""
-    at_once = replica.turns.at_once if replica.turns is not None else len(opens)
+    """The streams as one, at a time half as many as the engine answers at once: the caller of all of them may read
+    slowly, and others have to be served meanwhile."""
+    at_once = max(1, replica.turns.at_once // 2) if replica.turns is not None else len(opens)
     return Joined(opens, per_prompt=per_prompt, at_once=at_once)
 
 

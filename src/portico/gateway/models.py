@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -13,6 +17,10 @@ from portico import names
 from portico.engines import Facts, ModelSpec
 from portico.errors import DamagedFile, ModelNotFound, PorticoError
 from portico.messages import ChatRequest, CompletionRequest, Message, Sampling, Text, Value
+
+T = TypeVar("T")
+
+_log = logging.getLogger("portico.models")
 
 _FRESH = 1.0
 """Seconds a listing holds."""
@@ -119,6 +127,8 @@ class Models:
         self._changes = 0
         self._listing: asyncio.Task[None] | None = None
         self._began = 0.0
+        self._failure: Exception | None = None
+        """Why the newest listing was not made."""
         self._resolved: dict[str, Served] = {}
 
     def refresh(self) -> None:
@@ -127,9 +137,16 @@ class Models:
         self._changes += 1
         self._listed_at = -math.inf
         self._resolved.clear()
+        self._begin()  # for /health, which waits for nothing
+
+    def close(self) -> None:
+        """Nobody waits for a listing any more."""
+        if self._listing is not None:
+            self._listing.cancel()
 
     async def current(self) -> None:
-        """Returns when the listing is at most a second old; after ten seconds also when it is not."""
+        """Returns when the listing is at most a second old; also after ten seconds, and when none can be made: the
+        old one is then all there is to tell."""
         if time.monotonic() - self._listed_at > _FRESH:
             await self._list(patience=_LONG)
 
@@ -164,6 +181,8 @@ class Models:
             served = self._resolved.get(asked)
         elif age > _FRESH:  # (4)
             await self._list(patience=_LONG)
+            if self._failure is not None and names.canonical(asked) not in self._known:
+                raise PorticoError(f"The models cannot be listed: {self._failure}.")
         if served is None:
             served = self._find(asked)
             if len(self._resolved) < _FEW:
@@ -181,22 +200,29 @@ class Models:
 
     async def _list(self, *, patience: float) -> None:
         """Has it listed, and waits until that has been going on for `patience` seconds."""
-        now, listing = time.monotonic(), self._listing
-        if listing is None:
-            self._began = now
-            listing = self._listing = asyncio.create_task(self._listed(), name="list models")
-        left = self._began + patience - now
-        if left > 0 and (await asyncio.wait([listing], timeout=left))[0]:
-            listing.result()
+        listing = self._begin()
+        left = self._began + patience - time.monotonic()
+        if left > 0:
+            await asyncio.wait([listing], timeout=left)
+
+    def _begin(self) -> asyncio.Task[None]:
+        if self._listing is None:
+            self._began = time.monotonic()
+            self._listing = asyncio.get_running_loop().create_task(self._listed(), name="list models")
+        return self._listing
 
     async def _listed(self) -> None:
         try:
             changes = -1
             while changes != self._changes:  # what was changed meanwhile may be missing in it
                 changes = self._changes
-                known = self._with(await asyncio.to_thread(self._shelf))
-            self._known, self._listed_at = known, time.monotonic()
+                known = self._with(await _apart(self._shelf))
+            self._known, self._listed_at, self._failure = known, time.monotonic(), None
             self._resolved.clear()
+        except Exception as error:  # a disk that fails: what is known already can still be served
+            if str(error) != str(self._failure):
+                _log.warning("The models cannot be listed: %s", error)
+            self._failure = error
         finally:
             self._listing = None
 
@@ -212,6 +238,32 @@ class Models:
                 served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
             known.setdefault(served.name, served)
         return known
+
+
+async def _apart(work: Callable[[], T]) -> T:
+    """What `work` gives, in a thread of its own: one of an executor would have to end before the program can, and a
+    folder that hangs never lets it."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result, failure = work(), None
+        except Exception as error:
+            result, failure = None, error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=run, name="list models", daemon=True).start()
+    return await found
 
 
 def bare(name: str) -> str:

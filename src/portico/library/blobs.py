@@ -41,7 +41,12 @@ class Blobs:
         return self._folder / f"sha256-{digest}"
 
     def has(self, digest: str) -> bool:
-        return self.path(digest).is_file()
+        """Whoever asks is about to make something of it: from now it is a day before it counts as forgotten."""
+        try:
+            os.utime(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
 
     async def put(self, digest: str, content: AsyncIterable[bytes]) -> bool:
         """Keeps `content` under `digest`; False if it was there already (then nothing is read). Memory is

@@ -64,6 +64,8 @@ class Shelf:
                 models[name] = make()
             except DamagedFile as error:
                 damaged[name] = error
+            except OSError as error:  # one file that cannot be read must not hide all the others
+                damaged[name] = DamagedFile(path=error.filename or name, reason=error.strerror or str(error))
         self._ledger.flush()
         return Listing(models=share(models), damaged=damaged)
 

@@ -156,7 +156,9 @@ class Request:
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         """A whole answer. `content_type=b""` sends none."""
-        all_headers = [(b"content-length", b"%d" % len(body)), *self.extra, *headers]
+        # RFC 9110, 8.6: a 204 has no content-length.
+        framing = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
+        all_headers = [*framing, *self.extra, *headers]
         if content_type:
             all_headers.append((b"content-type", content_type))
         self.status, self.started = status, True
