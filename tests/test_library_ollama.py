@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from library_fixtures import TINY, gguf, library, ollama_model
+from portico import ollama_env
 from portico.config import Config
 from portico.errors import DamagedFile, ModelNotFound, Unsupported
 from portico.inprocess import library as composed
-from portico.library import ollama_folders, ollama_store
 from portico.messages import Message, Text
+from portico.ollama_env import model_folders
 
 WEIGHTS = gguf({"general.file_type": 15})
 LAYERS: dict[str, Any] = {
@@ -161,16 +162,16 @@ def test_there_need_be_no_folder(tmp_path: Path) -> None:
 
 def test_where_ollama_keeps_its_models() -> None:
     service = Path("/usr/share/ollama/.ollama/models")
-    assert ollama_folders() == (Path.home() / ".ollama" / "models", service)
-    assert ollama_folders(' "/data/models" ') == (Path("/data/models"),)
-    assert ollama_folders("~/m") == (Path.home() / "m",)
+    assert model_folders() == (Path.home() / ".ollama" / "models", service)
+    assert model_folders(' "/data/models" ') == (Path("/data/models"),)
+    assert model_folders("~/m") == (Path.home() / "m",)
 
 
 def test_the_models_of_ollamas_service_are_found_beside_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service, home = tmp_path / "service", tmp_path / "home"
-    monkeypatch.setattr(ollama_store, "SERVICE", service)
+    monkeypatch.setattr(ollama_env, "SERVICE", service)
     monkeypatch.setenv("HOME", str(home))
     for store, names in ((home / ".ollama" / "models", "ab"), (service, "bc")):
         for name in names:

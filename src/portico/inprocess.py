@@ -34,7 +34,8 @@ from portico.gateway.ollama_shelf import ShelfRoutes
 from portico.gateway.openai_routes import OpenAIRoutes
 from portico.gateway.openapi import describe
 from portico.gateway.serving import Serving
-from portico.library import HubSettings, Library, ModelFile, bundled_folder, ollama_folders
+from portico.library import HubSettings, Library, ModelFile, bundled_folder
+from portico.ollama_env import model_folders
 from portico.web import Access, Route, Routes
 
 BUNDLED = "portico-tiny"
@@ -204,7 +205,7 @@ def settle_memory() -> None:
 
 def library(config: Config, environ: Mapping[str, str], home: Path) -> Library:
     """The library that this config and environment mean."""
-    stores = ollama_folders(str(config.ollama_models or environ.get("OLLAMA_MODELS", "")))
+    stores = model_folders(str(config.ollama_models or environ.get("OLLAMA_MODELS", "")))
     return Library(home, hub=HubSettings.read(environ), ollama=stores, bundled=bundled_folder())
 
 

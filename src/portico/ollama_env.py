@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 PORT = 11434
+
+
+SERVICE = Path("/usr/share/ollama/.ollama/models")
+"""Where the service that Ollama's Linux installer sets up keeps its models: it runs as a user of its own."""
+
+
+def model_folders(said: str = "") -> tuple[Path, ...]:
+    """Where Ollama keeps its models; each may be missing. `said` is OLLAMA_MODELS, which alone counts if it is
+    set; else the home folder of whoever started it, or of the service."""
+    said = said.strip().strip("\"'")
+    return (Path(os.path.expanduser(said)),) if said else (Path.home() / ".ollama" / "models", SERVICE)
 
 
 class Address(NamedTuple):

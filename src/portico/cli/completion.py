@@ -85,7 +85,7 @@ def model_names(environ: Mapping[str, str]) -> list[str]:
     from portico.config import Config
     from portico.config_file import data_home, places
     from portico.errors import ConfigError
-    from portico.library.ollama_store import folders
+    from portico.ollama_env import model_folders
 
     try:
         config = places(environ)
@@ -95,7 +95,9 @@ def model_names(environ: Mapping[str, str]) -> list[str]:
         )  # said by the command itself; here it would stand between somebody and their Tab key
     folder = data_home(config, environ) / "models" / "manifests"
     ours = [unquote(path.stem) for path in folder.glob("*.json")]
-    stores = [config.ollama_models] if config.ollama_models else folders(environ.get("OLLAMA_MODELS", ""))
+    stores = (
+        [config.ollama_models] if config.ollama_models else model_folders(environ.get("OLLAMA_MODELS", ""))
+    )
     ollamas = [
         f"{path.parent.name}:{path.name}"
         for store in stores

@@ -8,7 +8,6 @@ checkpoint, facts, ollama_store), bytes that are fetched (hub, transfer, hubcach
 from portico.library.hubsettings import HubSettings
 from portico.library.library import Library
 from portico.library.model import ModelFile, bundled_folder
-from portico.library.ollama_store import folders as ollama_folders
 from portico.library.progress import Progress
 from portico.library.show import model_info, parameter_size
 from portico.library.stock import Unfinished
@@ -21,6 +20,5 @@ __all__ = [
     "Unfinished",
     "bundled_folder",
     "model_info",
-    "ollama_folders",
     "parameter_size",
 ]

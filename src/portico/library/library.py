@@ -47,7 +47,7 @@ class Library:
         bundled: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`home`: the data folder. `ollama`: Ollama's model folders that are to be read (ollama_store.folders).
+        """`home`: the data folder. `ollama`: Ollama's model folders that are to be read (ollama_env.model_folders).
         `bundled`: the folder of the model that comes with the package (model.bundled_folder). `clock`: seconds
         since the epoch, for the times of new models."""
         folder = home / "models"

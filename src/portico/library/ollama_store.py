@@ -61,17 +61,6 @@ class _SaidMessage(msgspec.Struct):
     content: str = ""
 
 
-SERVICE = Path("/usr/share/ollama/.ollama/models")
-"""Where the service that Ollama's Linux installer sets up keeps its models: it runs as a user of its own."""
-
-
-def folders(said: str = "") -> tuple[Path, ...]:
-    """Where Ollama keeps its models; each may be missing. `said` is OLLAMA_MODELS, which alone counts if it is
-    set; else the home folder of whoever started it, or of the service."""
-    said = said.strip().strip("\"'")
-    return (Path(os.path.expanduser(said)),) if said else (Path.home() / ".ollama" / "models", SERVICE)
-
-
 class OllamaStore:
     """Ollama's folder at `folder`, which need not exist. Manifests are read again only when they change."""
 
