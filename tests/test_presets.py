@@ -246,3 +246,26 @@ def test_a_model_that_is_there_is_quickly_pulled(server: LiveServer) -> None:
         lines = [json.loads(line) for line in reply]
     assert lines[0] == {"status": "pulling manifest"}
     assert lines[-1] == {"status": "success"}
+
+
+def test_a_preset_named_at_the_start_is_the_default(tmp_path: Path) -> None:
+    with serve(tmp_path) as first:
+        made = {"model": "sara", "from": "default", "system": "The user is Sara.", "stream": False}
+        first.ask("POST", "/api/create", made)
+    with serve(tmp_path, "sara", "--served-model-name", "gpt-4") as running:
+        listed = [model["id"] for model in running.ask("GET", "/v1/models")["data"]]
+        assert listed == ["sara", "portico-tiny"]
+        for name in ("default", "sara", "gpt-4"):
+            assert running.ask("POST", "/api/show", {"model": name})["system"] == "The user is Sara."
+            chat = {"model": name, "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+            assert running.ask("POST", "/api/chat", chat)["prompt_eval_count"] > 15
+        assert running.health()["engines"][0]["model"] == "portico-tiny:latest"
+
+
+def test_a_model_of_ollamas_named_at_the_start_keeps_what_ollama_gave_it(tmp_path: Path) -> None:
+    store = tmp_path / ".ollama" / "models"
+    layers = {"model": TINY.read_bytes(), "system": b"The user is Tom."}
+    ollama_model(store, "registry.ollama.ai/library/theirs/latest", layers)
+    with serve(tmp_path, "theirs", environ={"OLLAMA_MODELS": str(store)}) as running:
+        for name in ("default", "theirs"):
+            assert running.ask("POST", "/api/show", {"model": name})["system"] == "The user is Tom."

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from portico.engines import Facts, ModelSpec, remote
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, DamagedFile, EngineError, PorticoError
+from portico.errors import ConfigError, DamagedFile, EngineError, ModelNotFound, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
@@ -97,8 +98,10 @@ class Portico:
         config = self.config
         shelf = Shelf(self.library, config)
         specs = await configured(config, self.library)
-        self.library.lend([elsewhere(spec) for spec in specs])
-        self.models = Models(specs, shelf.served, config.aliases)
+        kept = await asyncio.to_thread(kept_as, specs, config.models, self.library)
+        self.library.lend([elsewhere(spec) for spec, name in zip(specs, kept, strict=True) if name is None])
+        named = [name or names.canonical(spec.name) for spec, name in zip(specs, kept, strict=True)]
+        self.models = Models(specs, shelf.served, config.aliases, named)
         await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
         serving = Serving(self.models, self.supervisor)
@@ -322,6 +325,20 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"chat template {path} cannot be read: {error}") from error
+
+
+def kept_as(specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], library: Library) -> list[str | None]:
+    """The name under which the library keeps each model named at the start, None for those it does not: on another
+    server, in a file of the user's own, under another name than there."""
+    found: list[str | None] = []
+    for spec, entry in zip_longest(specs, entries[: len(specs)]):
+        try:
+            model = library.find(entry.name if entry is not None else spec.name)
+        except (ModelNotFound, DamagedFile):
+            found.append(None)
+        else:
+            found.append(model.name if (model.runs, model.path) == (spec.name, spec.source) else None)
+    return found
 
 
 def elsewhere(spec: ModelSpec) -> ModelFile:

@@ -106,8 +106,9 @@ class Models:
     because the library's folders may be on a network that hangs. What it said is kept, and asked for again when
     it is older than a second and somebody needs it: other programs put models into the same folders.
 
-    The models named at the start come first: the first of them is what `default` and `auto` mean. Belongs to
-    one event loop.
+    The models named at the start come first: the first of them is what `default` and `auto` mean. `named` are
+    the names they were given then, each of the spec in its place: a preset has another name than what it runs
+    as. Belongs to one event loop.
     """
 
     def __init__(
@@ -115,13 +116,15 @@ class Models:
         configured: Sequence[ModelSpec],
         shelf: Callable[[], Sequence[Served]] = tuple,
         aliases: Mapping[str, str] = {},
+        named: Sequence[str] = (),
     ) -> None:
         self.started = time.time()
         self.configured = tuple(configured)
+        self._named = tuple(named or (names.canonical(spec.name) for spec in configured))
         self._shelf = shelf
         self._aliases = dict(aliases)
-        for spec in self.configured:
-            self._aliases.update(dict.fromkeys(spec.aliases, spec.name))
+        for spec, name in zip(self.configured, self._named, strict=True):
+            self._aliases.update(dict.fromkeys(spec.aliases, name))
         self._known = self._with(())
         self._listed_at = -math.inf
         self._changes = 0
@@ -236,8 +239,10 @@ class Models:
             if own := known.get(names.canonical(served.spec.name)):
                 # A preset of a model named at the start runs on that very engine.
                 served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
-            known.setdefault(served.name, served)
-        return known
+            if served.name not in known or (own and own.name == served.name):
+                known[served.name] = served
+        first = {name: known[name] for name in self._named if name in known}
+        return first | known
 
 
 async def _apart(work: Callable[[], T]) -> T:
