@@ -12,7 +12,6 @@ import pytest
 
 from portico.engines import Facts, ModelSpec
 from portico.engines.lives import pause_after
-from portico.engines.schedule import Plan, Standing, decide
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable
 from portico.testing import FakeEngine
@@ -507,13 +506,17 @@ async def test_a_server_about_to_stop_starts_nothing_unasked() -> None:
 @in_virtual_time
 async def test_an_engine_that_dies_during_the_stop_is_cleared_away_too() -> None:
     world = World()
-    (await world.ask(spec())).release()
-    leaving = asyncio.ensure_future(world.ask(spec("b")))
-    await leaving
-    stopping = asyncio.ensure_future(world.supervisor.stop())
-    world.engine.replicas[0].crash()
-    await stopping
-    assert all(replica.stopped for replica in world.engine.replicas)
+    for name in ("a", "b"):
+        (await world.ask(spec(name))).release()
+    world.engine.stops_may_end.clear()
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await world.engine.stop_began.wait()
+    stopping = asyncio.ensure_future(world.supervisor.stop())  # it waits for "a" to be gone
+    await settled()
+    world.engine.replicas[1].crash()
+    world.engine.stops_may_end.set()
+    await asyncio.gather(stopping, unloading)
+    assert not world.engine.running
 
 
 @in_virtual_time
@@ -642,81 +645,3 @@ def test_ready_costs_next_to_nothing() -> None:
         return best
 
     assert asyncio.run(ask_often()) < 10e-6
-
-
-# ---- the decision, as values
-
-
-def ready(name: str, **more: Any) -> Standing:
-    return Standing(name=name, state="ready", **more)
-
-
-def stopped(name: str, **more: Any) -> Standing:
-    return Standing(name=name, state="stopped", **more)
-
-
-def failed(name: str, **more: Any) -> Standing:
-    return Standing(name=name, state="failed", **more)
-
-
-DECISIONS = {
-    "(1) ready: serve": ([ready("a", waiting=1)], Plan(serve=("a",))),
-    "(1) leaving, but the caller came before": (
-        [ready("a", waiting=1, leaving=2)],
-        Plan(serve=("a",), hold=("a",)),
-    ),
-    "leaving, and the caller came after": ([ready("a", waiting=3, leaving=2)], Plan(stop=("a",))),
-    "leaving and busy": ([ready("a", in_flight=1, waiting=3, leaving=2)], Plan(hold=("a",))),
-    "(2) on its way": ([Standing(name="a", state="starting", waiting=1)], Plan()),
-    "(3) failed too often": ([stopped("a", waiting=1, retry_at=150.0)], Plan(wake_at=150.0)),
-    "(4) room": ([stopped("a", waiting=1)], Plan(start=("a",))),
-    "(4) room for one: the longest wait first": (
-        [ready("x", in_flight=1), stopped("a", waiting=9), stopped("b", waiting=2)],
-        Plan(start=("b",), hold=("x",)),
-    ),
-    "(5) a place is being vacated": (
-        [ready("x"), Standing(name="y", state="stopping"), stopped("a", waiting=1)],
-        Plan(),
-    ),
-    "(6) the idle one, though it expires later": (
-        [ready("x", in_flight=1, expires_at=200.0), ready("y", expires_at=900.0), stopped("a", waiting=1)],
-        Plan(stop=("y",)),
-    ),
-    "(6) the idle one that expires first": (
-        [ready("x", expires_at=200.0), ready("y", expires_at=900.0), stopped("a", waiting=1)],
-        Plan(stop=("x",), wake_at=900.0),
-    ),
-    "(6) all busy: hold one, serve who came before": (
-        [ready("x", in_flight=1, waiting=1), ready("y", in_flight=2), stopped("a", waiting=2)],
-        Plan(serve=("x",), hold=("x",)),
-    ),
-    "(7) died: started again": ([failed("a", revive_at=100.0)], Plan(start=("a",))),
-    "(7) died: not yet": ([failed("a", revive_at=130.0)], Plan(wake_at=130.0)),
-    "(7) died, and would have expired": (
-        [failed("a", revive_at=100.0, expires_at=100.0)],
-        Plan(forget=("a",)),
-    ),
-    "(7) died, and there is no room": (
-        [ready("x"), ready("y"), failed("a", revive_at=90.0)],
-        Plan(),
-    ),
-    "(7) died, and somebody waits for the last room": (
-        [ready("x"), failed("a", revive_at=90.0), stopped("b", waiting=1)],
-        Plan(start=("b",)),
-    ),
-    "expired": (
-        [ready("x", expires_at=99.0), ready("y", expires_at=101.0)],
-        Plan(stop=("x",), wake_at=101.0),
-    ),
-    "expired but busy": ([ready("x", expires_at=99.0, in_flight=1)], Plan()),
-    "elsewhere: no room needed": (
-        [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],
-        Plan(start=("a",)),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", DECISIONS)
-def test_decide(case: str) -> None:
-    standings, plan = DECISIONS[case]
-    assert decide(standings, max_loaded=2, now=100.0) == plan

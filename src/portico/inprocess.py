@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -124,7 +123,6 @@ class Portico:
             await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))
             if config.prune:
                 await self._prune()
-            await self.models.current()
         except BaseException:
             await self.stop(grace=0)
             raise
@@ -330,10 +328,11 @@ def _read(path: Path) -> str:
 def kept_as(specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], library: Library) -> list[str | None]:
     """The name under which the library keeps each model named at the start, None for those it does not: on another
     server, in a file of the user's own, under another name than there."""
+    asked = [entry.name for entry in entries] or [spec.name for spec in specs]
     found: list[str | None] = []
-    for spec, entry in zip_longest(specs, entries[: len(specs)]):
+    for name, spec in zip(asked, specs, strict=True):
         try:
-            model = library.find(entry.name if entry is not None else spec.name)
+            model = library.find(name)
         except (ModelNotFound, DamagedFile):
             found.append(None)
         else:

@@ -90,17 +90,13 @@ def model_names(environ: Mapping[str, str]) -> list[str]:
     try:
         config = places(environ)
     except ConfigError:
-        config = (
-            Config()
-        )  # said by the command itself; here it would stand between somebody and their Tab key
+        # The command itself will say it; here it would stand between somebody and their Tab key.
+        config = Config()
     folder = data_home(config, environ) / "models" / "manifests"
     ours = [unquote(path.stem) for path in folder.glob("*.json")]
-    stores = (
-        [config.ollama_models] if config.ollama_models else model_folders(environ.get("OLLAMA_MODELS", ""))
-    )
     ollamas = [
         f"{path.parent.name}:{path.name}"
-        for store in stores
+        for store in model_folders(str(config.ollama_models or environ.get("OLLAMA_MODELS", "")))
         for path in (store / "manifests").glob("*/library/*/*")
     ]
     return sorted({*ours, *ollamas, BUNDLED})

@@ -113,8 +113,8 @@ class Library:
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
         """Fetches a model and says how it goes; the last word is `success`. What is here already is
-        successful also where the hub cannot be asked. Several pulls of one name are one; it stops when the last caller leaves, and
-        goes on from there the next time. Close the iterator to leave (contextlib.aclosing).
+        successful also where the hub cannot be asked. Several pulls of one name are one; it stops when the last
+        caller leaves, and goes on from there the next time. Close the iterator to leave (contextlib.aclosing).
 
         Raises InvalidRequest (no name), ModelNotFound (a short name nobody knows), Gated, NoSpace, PullFailed,
         DamagedFile."""

@@ -33,7 +33,8 @@ class Pulling:
 
     def pull(self, asked: str, report: Report, stop: Stop) -> None:
         """(1) A model that the hub has nothing to do with is here already. (2) If the hub cannot be reached
-        or is too busy (429, 5xx), one that is here stays as it is. (3) Otherwise its files are made to be those the hub has now."""
+        or is too busy (429, 5xx), one that is here stays as it is. (3) Otherwise its files are made to be those
+        the hub has now."""
         report(MANIFEST)
         name = parse(asked)
         old = self._stock.get(str(name))
