@@ -8,6 +8,7 @@ compression (it never offers any), no HTTP/2.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import time
@@ -411,9 +412,10 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_INET and sock.getpeername()[0].startswith("127."):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUED_BYTES)
+        sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        if sock is not None and isinstance(peer, tuple) and str(peer[0]).startswith("127."):
+            with contextlib.suppress(OSError):  # of a server that has hung up already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, QUEUED_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # All connections read into the same one: it is used up before anything else is read.
