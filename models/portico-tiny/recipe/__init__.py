@@ -1,0 +1,1 @@
+"""The recipe of portico-tiny: its network, its trainer and its data."""
