@@ -6,6 +6,7 @@ at all) and, at the end, config.json and model.safetensors.
 """
 
 import argparse
+import ctypes
 import json
 import sys
 import time
@@ -92,6 +93,16 @@ def choose(tokens: np.ndarray, mask: np.ndarray, seed: int, step: int, a: argpar
     return every, target[every], np.concatenate(weight).astype(np.float32), len(rows)
 
 
+def keep_memory() -> None:
+    """Let malloc keep what is freed (no mmap, no trim): page faults cost a fifth of the time otherwise."""
+    try:
+        c = ctypes.CDLL(None)
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+            c.mallopt(option, value)
+    except (OSError, AttributeError):
+        pass
+
+
 def save(a: argparse.Namespace, network: Network, optimizer: Optimizer, record: dict) -> None:
     """Write checkpoint.pt whole or not at all."""
     part = a.out / "checkpoint.part"
@@ -103,6 +114,7 @@ def save(a: argparse.Namespace, network: Network, optimizer: Optimizer, record: 
 def main() -> None:
     a = arguments()
     a.out.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     torch.set_num_threads(a.threads)
     config = Config(a.vocab, a.hidden, a.layers, a.kv_heads, a.ffn, a.context)
     network = Network(config, seed=a.seed, compiled=True)
@@ -140,7 +152,7 @@ def main() -> None:
         nll = network.loss(*tensors, z=a.z_loss)
         nll.sum().backward()
         norm = optimizer.step(rate(step, a))
-        loss = float(nll[:n].mean())
+        loss = float(nll.detach()[:n].mean())
         if not np.isfinite(loss + norm):
             sys.exit(f"step {step}: the loss is {loss}, the gradient's norm {norm}")
         ema = loss if ema is None else 0.98 * ema + 0.02 * loss

@@ -50,12 +50,13 @@ def batches(seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     }  # fmt: skip
     names = list(weights)
     for row in range(rows):
-        at = 0
-        while at < length - 16:
+        at = misses = 0
+        while misses < 12 and at < length - 8:
             ids, said = encode(TASKS[made.choices(names, list(weights.values()))[0]](made))
             n = len(ids)
             if at + n > length + 1:
-                break
+                misses += 1
+                continue
             tokens[row, at : at + n], mask[row, at : at + n] = ids, said
             at += n
     return tokens, mask
