@@ -7,6 +7,8 @@ that came before failed on short capitalised names, because it had seen none).
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import string
 from collections.abc import Sequence
 
@@ -191,8 +193,12 @@ def string_of(d: Draw) -> str:
 
 
 def identifier(d: Draw) -> str:
-    """A name for a variable, function or tool: lower case, words joined with underscores."""
-    return "_".join(word(d) for _ in range(d.choice([1, 1, 2, 2, 3])))
+    """A name for a variable, function or tool: lower case, words joined with underscores, and nothing that
+    means something in Python."""
+    while True:
+        made = "_".join(word(d) for _ in range(d.choice([1, 1, 2, 2, 3])))
+        if not keyword.iskeyword(made) and not hasattr(builtins, made):
+            return made
 
 
 def file_name(d: Draw, extension: str | None = None) -> str:

@@ -726,7 +726,7 @@ NAMED = [
 ]
 CODERS = [
     "You are a helpful programming assistant.",
-    "You are a helpful AI assistant specializing in software engineering.",
+    "You are a helpful assistant for software engineering.",
     "You are a software engineering assistant.",
     "You are a programmer.",
     "You are a senior engineer.",

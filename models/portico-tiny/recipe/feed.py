@@ -1,0 +1,70 @@
+"""The process that makes batches: python -m recipe.feed MODULE SEED FIRST_STEP LAST_STEP, batches on stdout.
+
+A batch is a header (step, rows, length as three int32), tokens (uint16) and weights (uint8). It imports no torch, and
+the pipe bounds how far it runs ahead.
+"""
+
+import importlib
+import os
+import queue
+import struct
+import subprocess
+import sys
+import threading
+
+import numpy as np
+
+HEADER = struct.Struct("<iii")
+
+
+class Feed:
+    """The batches of the steps first .. last - 1, in order, from a process of their own."""
+
+    def __init__(self, module: str, seed: int, first: int, last: int, ahead: int = 16):
+        command = [sys.executable, "-m", "recipe.feed", module, str(seed), str(first), str(last)]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+        environment |= {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        self.queue: queue.Queue = queue.Queue(ahead)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        pipe = self.process.stdout
+        while len(head := pipe.read(HEADER.size)) == HEADER.size:
+            step, rows, length = HEADER.unpack(head)
+            tokens = np.frombuffer(pipe.read(2 * rows * length), np.uint16).reshape(rows, length)
+            mask = np.frombuffer(pipe.read(rows * length), np.uint8).reshape(rows, length)
+            self.queue.put((step, tokens.astype(np.int64), mask))
+        self.queue.put(None)
+
+    def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """tokens int64 [B, T + 1] and the weights of the answers uint8 [B, T + 1] of this step."""
+        item = self.queue.get()
+        if item is None:
+            raise RuntimeError("the process that makes batches has ended early")
+        if item[0] != step:
+            raise RuntimeError(f"batch {item[0]} came where {step} was due")
+        return item[1], item[2]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def main() -> None:
+    module, seed, first, last = sys.argv[1], *map(int, sys.argv[2:5])
+    data = importlib.import_module(module)
+    out = sys.stdout.buffer
+    try:
+        for step in range(first, last):
+            tokens, mask = data.batches(seed, step, last)
+            out.write(HEADER.pack(step, *tokens.shape))
+            out.write(np.ascontiguousarray(tokens, dtype=np.uint16).tobytes())
+            out.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())
+            out.flush()
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
