@@ -6,6 +6,7 @@ portico-tiny is trained on what they give. They are pure: values in, text or JSO
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,34 @@ def _closed(properties: dict[str, Any]) -> Schema:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def call_system(tools: Sequence[Mapping[str, Any]], caller: str = "", answer: Schema | None = None) -> str:
+    """The system message that goes with `call_schema`: what the caller says, how to answer, and the tools as
+    portico-tiny's chat template writes them."""
+    client = texts()["client"]
+    instruction = client["instruction"]
+    if answer is not None:
+        instruction += "\n" + fill(client["finish_schema"], schema=_json(answer))
+    lines = "".join(f"{_tool_line(tool['function'])}\n" for tool in tools)
+    return (f"{caller}\n\n" if caller else "") + f"{instruction}\n\n# Tools\n<tools>\n{lines}</tools>"
+
+
+def call_outcome(name: str, outcome: str, *, failed: bool = False) -> str:
+    """The user message that tells what a call gave back, or how it failed."""
+    client = texts()["client"]
+    if failed:
+        return fill(client["error"], name=name, error=outcome)
+    return fill(client["result"], name=name, result=outcome)
+
+
+def _tool_line(function: Mapping[str, Any]) -> str:
+    shown = {key: function[key] for key in ("name", "description", "parameters") if function.get(key)}
+    return _json(shown)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 # ---- the team's turns

@@ -7,12 +7,10 @@ tools stand in the system text, a turn is one call or the finish, results come a
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from portico import prompts
 from recipe import words
 from recipe.families import tools as tool_rows
 from recipe.families.json_answers import (
@@ -26,69 +24,11 @@ from recipe.families.json_answers import (
 )
 from recipe.sample import Draw, Entry, Message, Sample, Tool, calls, result, says, says_json, system, user
 
-PROMPTS = Path(__file__).parents[4] / "src" / "portico" / "prompts.toml"
-
-
-@cache
-def client_texts() -> dict[str, str]:
-    with PROMPTS.open("rb") as file:
-        return {name: text.strip() for name, text in tomllib.load(file)["client"].items()}
-
-
-def turn_schema(tools: Sequence[Tool], answer_schema: Schema | None = None) -> Schema:
-    """What each turn is forced into: a call of one of the tools, or the finish."""
-
-    def branch(properties: dict[str, Any]) -> Schema:
-        return {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
-
-    functions = [each["function"] for each in tools]
-    nothing: Schema = {"type": "object", "properties": {}}
-    return {
-        "anyOf": [
-            *(
-                branch({"call": {"const": each["name"]}, "arguments": each.get("parameters") or nothing})
-                for each in functions
-            ),
-            branch({"finish": answer_schema or {"type": "string"}}),
-        ]
-    }
-
-
-def tool_line(tool: Tool) -> str:
-    """A tool as chat_template.jinja writes it."""
-    function = tool["function"]
-    parts = [
-        f'"{key}": {json.dumps(function[key], ensure_ascii=False)}'
-        for key in ("name", "description", "parameters")
-        if function.get(key)
-    ]
-    return "{" + ", ".join(parts) + "}\n"
-
-
-def offer(tools: Sequence[Tool], caller: str = "", answer_schema: Schema | None = None) -> str:
-    """The system text: the caller's, how to answer, the tools."""
-    texts = client_texts()
-    said = texts["instruction"]
-    if answer_schema is not None:
-        said += "\n" + texts["finish_schema"].replace(
-            "{schema}", json.dumps(answer_schema, ensure_ascii=False)
-        )
-    lines = "".join(tool_line(each) for each in tools)
-    return (f"{caller}\n\n" if caller else "") + f"{said}\n\n# Tools\n<tools>\n{lines}</tools>"
-
-
 def reported(name: str, got: str) -> Message:
     """What the model is told of a call's outcome."""
     if got.lower().startswith("error: "):
-        return user(
-            client_texts()["error"].replace("{name}", name).replace("{error}", got[7:].removesuffix("."))
-        )
-    return user(client_texts()["result"].replace("{name}", name).replace("{result}", got))
+        return user(prompts.call_outcome(name, got[7:].removesuffix("."), failed=True))
+    return user(prompts.call_outcome(name, got))
 
 
 def in_turns(messages: Sequence[Message]) -> list[Message]:
@@ -129,8 +69,8 @@ def forced(messages: Sequence[Message], tools: Sequence[Tool], answer_schema: Sc
     caller = messages[0]["content"] if messages[0]["role"] == "system" else ""
     turns = in_turns(messages[1:] if caller else messages)
     return Sample(
-        [system(offer(tools, caller, answer_schema)), *turns],
-        schema=turn_schema(tools, answer_schema),
+        [system(prompts.call_system(tools, caller, answer_schema)), *turns],
+        schema=prompts.call_schema(tools, answer_schema),
         form=is_turn(turns[-1]),
     )
 
