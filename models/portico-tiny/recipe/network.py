@@ -171,7 +171,9 @@ class _Head(torch.autograd.Function):
 class Network:
     """The weights and the forward pass."""
 
-    def __init__(self, config: Config, dtype: torch.dtype = torch.bfloat16, seed: int = 0, compiled: bool = False):
+    def __init__(
+        self, config: Config, dtype: torch.dtype = torch.bfloat16, seed: int = 0, compiled: bool = False
+    ):
         self.config, self.dtype = config, dtype
         shapes = config.shapes()
         size = sum(math.prod(s) for s in shapes.values())

@@ -23,7 +23,7 @@ from recipe.optimizer import Optimizer
 def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", type=Path, required=True)
-    p.add_argument("--steps", type=int, required=True, help="the whole schedule, also of a run that stops earlier")
+    p.add_argument("--steps", type=int, required=True, help="the whole schedule, also if a run stops earlier")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--data", default="recipe.data", help="module with batches(seed, step, steps)")
     p.add_argument("--vocab", type=int, default=1536)
@@ -33,8 +33,8 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--ffn", type=int, default=768)
     p.add_argument("--context", type=int, default=5120)
     p.add_argument("--optimizer", choices=["adamw", "muon"], default="muon")
-    p.add_argument("--lr", type=float, default=4e-3)
-    p.add_argument("--embed-lr", type=float, default=1.0, help="the embedding's share of --lr")
+    p.add_argument("--lr", type=float, default=5e-3)
+    p.add_argument("--embed-lr", type=float, default=0.5, help="the share of --lr that the embedding gets")
     p.add_argument("--betas", type=float, nargs=2, default=[0.9, 0.98])
     p.add_argument("--momentum", type=float, default=0.95)
     p.add_argument("--decay", type=float, default=0.05)
@@ -168,10 +168,12 @@ def main() -> None:
             line = {"step": step, "seconds": spent + now - begun, "tokens": seen}
             line |= {"tokens_per_second": recent_seen / (now - mark), "loss_ema": ema}
             line |= {"loss": float(np.mean(recent)), "rate": rate(step - 1, a), "norm": norm}
-            say({k: round(v, 5) if isinstance(v, float) else v for k, v in (line | {"waited": waited}).items()})
+            line["waited"] = waited
+            say({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()})
             recent, recent_seen, mark, waited = [], 0, now, 0.0
         if stop or step == a.steps or now - saved > 60 * a.save_minutes:
-            save(a, network, optimizer, {"step": step, "seen": seen, "seconds": spent + now - begun, "ema": ema})
+            record = {"step": step, "seen": seen, "seconds": spent + now - begun, "ema": ema}
+            save(a, network, optimizer, record)
             saved = time.monotonic()
         if stop:
             break
