@@ -16,6 +16,9 @@ from recipe import families, render
 from recipe.sample import Draw, Sample
 
 SHORT = (12, 1024)  # rows, tokens
+# Copying appears after a number of steps more than of tokens: the first batches are half as large.
+FIRST = (6, 1024)
+FIRST_STEPS = 600
 LONG = (2, 5120)
 LONG_EVERY = 8
 # The share of the training over which the early drills fade out.
@@ -53,7 +56,7 @@ def batches(seed: int, step: int, steps: int) -> Batch:
     draw = Draw(f"training/{seed}/{step}")
     early = max(0.0, 1 - step / (steps * FADE))
     long = step % LONG_EVERY == LONG_EVERY - 1
-    rows, length = LONG if long else SHORT
+    rows, length = LONG if long else SHORT if step >= FIRST_STEPS else FIRST
     tokens = np.full((rows, length + 1), SEPARATOR, np.uint16)
     weights = np.zeros((rows, length + 1), np.uint8)
     filled = [0] * rows
