@@ -27,8 +27,8 @@ from typing import Any
 
 import httpx2
 
-from recipe import requests
-from recipe.entries import entries, question
+from recipe import families, requests
+from recipe.questions import question
 from recipe.sample import Entry, Message, Sample, Wordings, right, well_formed
 from recipe.serving import FOLDER, MODEL, Server, ServerFailed, parallel, serve
 
@@ -304,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = pick(asked.only)
     if not chosen:
         print(
-            "There is no such entry. There are: " + ", ".join(entry.name for entry in entries()),
+            "There is no such entry. There are: " + ", ".join(entry.name for entry in families.entries()),
             file=sys.stderr,
         )
         return 2
@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pick(only: Sequence[str] | None) -> list[Entry]:
-    found = entries()
+    found = list(families.entries())
     if not only:
         return found
     from fnmatch import fnmatchcase
