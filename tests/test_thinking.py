@@ -14,7 +14,9 @@ from portico.engines.thinking import thinks_unasked
 
 SAID = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
 WHEN_ASKED = SAID + "{% if enable_thinking is defined and enable_thinking %}<think>\n{% endif %}"
-UNLESS_TOLD = SAID + "{% if enable_thinking is defined and enable_thinking is false %}<think>\n</think>{% endif %}"
+UNLESS_TOLD = (
+    SAID + "{% if enable_thinking is defined and enable_thinking is false %}<think>\n</think>{% endif %}"
+)
 HELLO = [{"role": "user", "content": "Hello"}]
 PLAIN = "[user] Hello\n[assistant] "
 

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ def run_llamacpp(folder: Path, asked: Sequence[Asked], options: argparse.Namespa
 
 
 def run_vllm(folder: Path, asked: Sequence[Asked], options: argparse.Namespace) -> dict[str, Told]:
+    if options.url:
+        return ask_server(options.url, asked, folder.name)
     with vllm(folder, options.python) as url:
         return ask_server(url, asked, folder.name)
 
@@ -116,11 +118,11 @@ def vllm(folder: Path, python: str) -> Iterator[str]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its workers, which it may leave behind
+            process.wait()
 
 
 def vllm_arguments(folder: Path) -> list[str]:
@@ -156,7 +158,7 @@ def run_transformers(folder: Path, asked: Sequence[Asked], options: argparse.Nam
 
     from recipe import render
 
-    torch.set_num_threads(1)  # so small a model is slower on two cores, which wait for each other at every layer
+    torch.set_num_threads(1)  # so small a model is slower on two cores: they wait for each other
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.dtype))
     ends = model.generation_config.eos_token_id
@@ -265,10 +267,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=list(ENGINES))
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of transformers")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that vLLM is installed for")
+    parser.add_argument("--url", help="a vLLM that runs already and serves the folder under its own name")
     parser.add_argument("--model", type=Path, default=FOLDER, help="the folder with all files of the model")
     parser.add_argument("--answers", type=Path, default=ANSWERS, help="folder of the answers")
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     options = parser.parse_args(arguments)
+    # A polite end must reach the `finally` that ends the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = list(fixed(options.questions, PURPOSE))
     if options.what == "report":
         runs = {file.stem: json.loads(file.read_text()) for file in sorted(options.answers.glob("*.json"))}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,8 @@ from recipe.serving import FOLDER, MODEL, Server, ServerFailed, parallel, serve
 FORM_BAR = 0.98
 SLOTS, AT_ONCE = 16, 32
 ANSWER_SECONDS = 180.0
+DEAR = 6000
+"""Characters (about 1,800 tokens) above which a question costs as much as twenty others."""
 COLUMNS = ("trained", "unseen", "grammar")
 BEGIN, END = "<!-- evaluation: written by `make model-eval` -->", "<!-- /evaluation -->"
 
@@ -100,12 +103,21 @@ def jobs(rows: Sequence[Entry], samples: int) -> Iterator[Job]:
 
 def _jobs(entry: Entry, samples: int) -> Iterator[Job]:
     wordings: Wordings
+    if size(question(entry, "trained", 0)) > DEAR:
+        samples = (samples + 1) // 2
     for number in range(samples):
         for wordings in ("trained", "unseen"):
             yield Job(entry, wordings, wordings, number)
             # With a grammar half of them, so that its column has as many as each of the others.
             if number % 2 == 0 and requests.has_grammar(question(entry, wordings, number)):
                 yield Job(entry, "grammar", wordings, number)
+
+
+def size(sample: Sample) -> int:
+    """Characters of the question, about."""
+    if sample.completion is not None:
+        return len(sample.completion)
+    return len(json.dumps([sample.prompt, sample.tools], ensure_ascii=False))
 
 
 class Evaluation:
@@ -202,7 +214,8 @@ def told_of(message: Message) -> str:
 def table(rows: Sequence[Row], samples: int) -> str:
     """The model card's table. What is below its bar is bold."""
     lines = [
-        f"{samples} questions a column and entry, temperature 0, the GGUF file on the embedded engine. Form / value: "
+        f"{samples} questions a column and entry ({(samples + 1) // 2} where prompts are long), "
+        "temperature 0, the GGUF file on the embedded engine. Form / value: "
         f"share of answers of the right kind that end by themselves (bar {FORM_BAR:.2f}) / exactly right (bar as "
         "listed). **Bold**: below its bar.",
         "",
@@ -290,7 +303,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="the GGUF file")
-    parser.add_argument("--samples", type=int, default=200, help="a column and entry [200]")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=100,
+        help="a column and entry [100]; half as many where prompts are long",
+    )
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this entry alone; may be repeated; a* works"
     )
@@ -301,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--update", type=Path, metavar="README.md", help="put the table into this file")
     parser.add_argument("--slots", type=int, default=SLOTS, help="answers at once on the engine")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server that is started here must end too
     chosen = pick(asked.only)
     if not chosen:
         print(
