@@ -13,7 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Server:
             raise self.failed(f"{path} was not answered: {error}") from None
 
     def failed(self, what: str) -> ServerFailed:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)  # a connection breaks a moment before its process is gone
         code = self.process.poll()
         state = "it still runs" if code is None else f"it ended with exit code {code}"
         return ServerFailed(f"{what}; {state}. It said last:\n{last_lines(self.log)}")
