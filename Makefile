@@ -7,9 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
+MODEL := models/portico-tiny
+MODEL_VENV := .venv-model
+MODEL_PYTHON := cd $(MODEL) && $(CURDIR)/$(MODEL_VENV)/bin/python -m
+# What the training leaves, and how it is started; it gets the folder as its last argument.
+TRAINED := $(CURDIR)/build/portico-tiny
+TRAIN := recipe.train
 NPM := tests/npm/node_modules/.package-lock.json
 
-.PHONY: help demo test test-long check format bench clean
+.PHONY: help demo test test-long check format bench model model-eval clean
 
 help:  ## this list
 	@echo "make demo        a short conversation with the bundled model, through both APIs"
@@ -18,6 +24,8 @@ help:  ## this list
 	@echo "make format      mends what make check says about formatting and imports"
 	@echo "make bench       the benchmarks (a C compiler and nginx are needed)"
 	@echo "make test-long   the tests that are too slow for CI"
+	@echo "make model       trains the bundled model again, from nothing (hours; PyTorch is installed into .venv-model)"
+	@echo "make model-eval  measures the bundled model as it is shipped, into its model card (ten minutes)"
 	@echo "make clean       removes .venv and everything built"
 
 demo: $(VENV)/installed
@@ -41,8 +49,20 @@ format: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	@$(MAKE) --no-print-directory -C benchmarks PYTHON="$(CURDIR)/$(BIN)/python" bench
 
+model: $(MODEL_VENV)/installed
+	@mkdir -p $(TRAINED)
+	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
+	@$(MODEL_PYTHON) recipe.tokenizer $(TRAINED)/tokenizer.json
+	@$(MODEL_PYTHON) $(TRAIN) $(TRAINED)
+	@$(MODEL_PYTHON) recipe.export $(TRAINED) .
+	@$(MODEL_PYTHON) recipe.golden
+	@$(MODEL_PYTHON) recipe.evaluate --update README.md $(ARGS)
+
+model-eval: $(VENV)/installed
+	@cd $(MODEL) && $(CURDIR)/$(BIN)/python -m recipe.evaluate --update README.md $(ARGS)
+
 clean:
-	rm -rf $(VENV) build dist demo-out tests/npm/node_modules .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(MODEL_VENV) build dist demo-out tests/npm/node_modules .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@[ ! -f benchmarks/Makefile ] || $(MAKE) --no-print-directory -C benchmarks clean
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -61,6 +81,15 @@ $(VENV)/installed-dev: pyproject.toml $(VENV)/made
 	@echo "Installing Portico and its development tools into $(VENV) (once)"
 	@sh scripts/retry 3 $(PIP) install --editable ".[dev]"
 	@touch $(VENV)/installed $@
+
+# PyTorch for CPUs alone, where pip's own sources have it; else from where PyTorch publishes it.
+$(MODEL_VENV)/installed: $(MODEL)/requirements.txt pyproject.toml
+	@sh scripts/make-venv $(MODEL_VENV)
+	@echo "Installing PyTorch and Portico into $(MODEL_VENV) (once)"
+	@$(MODEL_VENV)/bin/python -m pip --disable-pip-version-check --quiet install -r $(MODEL)/requirements.txt --editable . || \
+		$(MODEL_VENV)/bin/python -m pip --disable-pip-version-check --quiet install \
+			--extra-index-url https://download.pytorch.org/whl/cpu -r $(MODEL)/requirements.txt --editable .
+	@touch $@
 
 # Two of the clients that the tests use come from npm. Without npm those tests are skipped, and say so.
 $(NPM): tests/npm/package.json tests/npm/package-lock.json

@@ -14,9 +14,14 @@ _STRING, _ARRAY, _UINT32 = 8, 9, 4
 
 
 def edit(
-    source: Path, target: Path, *, without: Collection[str] = (), integers: Mapping[str, int] | None = None
+    source: Path,
+    target: Path,
+    *,
+    without: Collection[str] = (),
+    integers: Mapping[str, int] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
-    """`target`: `source` without the keys `without`, and with `integers` (uint32) added.
+    """`target`: `source` without the keys `without`, and with `integers` (uint32) and `texts` added or replaced.
 
     The tensors' offsets count from an aligned place behind the header, so only the padding changes.
     """
@@ -29,11 +34,15 @@ def edit(
         key, at = _string(raw, at)
         (kind,) = struct.unpack_from("<I", raw, at)
         at = _skip(raw, at + 4, kind)
-        if key not in without and key not in (integers or {}):
+        if key not in without and key not in (integers or {}) and key not in (texts or {}):
             kept.append(raw[start:at])
     for key, value in (integers or {}).items():
         name = key.encode()
         kept.append(struct.pack("<Q", len(name)) + name + struct.pack("<II", _UINT32, value))
+    for key, text in (texts or {}).items():
+        name, value_bytes = key.encode(), text.encode()
+        head = struct.pack("<Q", len(name)) + name + struct.pack("<IQ", _STRING, len(value_bytes))
+        kept.append(head + value_bytes)
     infos = at
     for _ in range(tensors):
         _, at = _string(raw, at)

@@ -18,6 +18,7 @@ import msgspec
 
 from portico.dialects import openai
 from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets, unheard
+from portico.engines.thinking import thinks_unasked
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import (
@@ -84,6 +85,7 @@ class Start(Value, frozen=True, kw_only=True, omit_defaults=False):
     threads: int
     batch_threads: int
     chat_template: str | None
+    thinks_unasked: bool
     mmproj: str | None
     embedding: bool
     batch: int
@@ -286,6 +288,7 @@ def describe(spec: ModelSpec, slots: Slots, *, cores: int, socket: str | None, k
         threads=1 if few and not spec.threads else threads,
         batch_threads=threads,
         chat_template=spec.chat_template,
+        thinks_unasked=thinks_unasked(spec),
         mmproj=spec.mmproj,
         embedding=embedding,
         # An input that looks both ways has to fit into one batch, or it is refused at 512 tokens.

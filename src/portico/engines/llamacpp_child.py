@@ -87,6 +87,8 @@ def parameters(start: dict[str, Any]) -> Any:
     p.model_alias = {start["served_name"]}
     if start["chat_template"] is not None:
         p.chat_template = start["chat_template"]
+    if not start["thinks_unasked"]:
+        p.default_template_kwargs = {"enable_thinking": "false"}
     if start["mmproj"] is not None:
         p.mmproj.path = start["mmproj"]
     p.n_ctx, p.n_parallel, p.kv_unified = start["cells"], start["parallel"], start["unified"]

@@ -11,6 +11,7 @@ from portico.dialects import ollama
 from portico.dialects.framing import sse
 from portico.dialects.ollama import wire
 from portico.engines import Replica
+from portico.engines.thinking import thinks_unasked
 from portico.errors import PorticoError, Unsupported
 from portico.gateway.inference import assemble, check_chat, lacks_template
 from portico.gateway.models import Served
@@ -233,7 +234,7 @@ def timing(account: Account) -> ollama.Timing:
 
 def thoughtful(chat: ChatRequest, served: Served) -> ChatRequest:
     """Ollama's defaults and refusals for a model that is known well: a thinking model thinks unless told
-    otherwise; thinking or tools asked of a model that has none are an error."""
+    otherwise or unless its template does so only when asked; thinking or tools asked of a model that has none are an error."""
     if served.spec.engine != "llamacpp":
         return chat
     capabilities = served.spec.facts.capabilities
@@ -241,7 +242,7 @@ def thoughtful(chat: ChatRequest, served: Served) -> ChatRequest:
         raise Unsupported(f'"{chat.model}" does not support thinking', model=chat.model, feature="thinking")
     if chat.tools and "tools" not in capabilities:
         raise Unsupported(f'"{chat.model}" does not support tools', model=chat.model, feature="tools")
-    if chat.think is None and "thinking" in capabilities:
+    if chat.think is None and "thinking" in capabilities and thinks_unasked(served.spec):
         return msgspec.structs.replace(chat, think=True)
     return chat
 
