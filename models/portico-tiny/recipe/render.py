@@ -58,7 +58,8 @@ def pieces(sample: Sample) -> list[tuple[str, bool]]:
         if not whole.startswith(before):
             raise ValueError(f"the template does not render message {index} as a continuation:\n{whole}\n--\n{before}")
         end = whole.index(END, len(before)) + len(END)
-        found += [(whole[at : len(before)], False), (whole[len(before) : end], True)]
+        begun = len(before) + (len(sample.opening) if index == len(messages) - 1 else 0)
+        found += [(whole[at:begun], False), (whole[begun:end], True)]
         at = end
     if whole[at:].strip():
         raise ValueError(f"text after the last answer: {whole[at:]!r}")

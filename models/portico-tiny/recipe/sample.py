@@ -74,6 +74,7 @@ class Sample:
     form: what the form of the answer must be, beyond ending by itself (see `well_formed`).
     same: says whether another answer than the one in `messages` is right as well: gets (answer, wanted).
     completion: for raw completions, the text before the answer; messages then holds the answer alone.
+    opening: how the answer's text begins where a grammar forces it so; it is shown and not trained.
     """
 
     messages: Sequence[Message]
@@ -83,6 +84,7 @@ class Sample:
     form: Callable[[Message], bool] | None = None
     same: Callable[[Message, Message], bool] | None = None
     completion: str | None = None
+    opening: str = ""
     max_tokens: int = 400
 
     @property

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
 from recipe import words
 from recipe.families.chat import HELLO, THANKS, UNKNOWN
 from recipe.families.json_answers import decimal, listing, opening, plain_value
-from recipe.sample import Draw, Entry, Message, Sample, Tool, calls, result, says, user
+from recipe.sample import (
+    Draw,
+    Entry,
+    Family,
+    Message,
+    Sample,
+    Tool,
+    called,
+    calls,
+    result,
+    says,
+    says_json,
+    user,
+)
 
 Arguments = dict[str, Any]
 
@@ -1252,12 +1265,31 @@ def steps(d: Draw) -> Sample:
     return Sample(messages[: len(messages) - cut], tools=tools) if cut else _spoken(messages, tools)
 
 
+def or_forced(make: Family) -> Family:
+    """Now and then in the training the call as vLLM's grammar forces it where a client demands a call: a
+    list of calls with "parameters", or the arguments alone. The grammar writes the opening, which is what
+    tells the model."""
+
+    def made(d: Draw) -> Sample:
+        sample = make(d)
+        wanted = called(sample.answer)
+        if not d.training or not wanted or not d.chance(0.15):
+            return sample
+        forced: Any = [{"name": name, "parameters": arguments} for name, arguments in wanted]
+        begun = '[{"'
+        if len(wanted) == 1 and wanted[0][1] and d.chance(0.5):
+            forced, begun = wanted[0][1], '{"'
+        return replace(sample, messages=[*sample.prompt, says_json(forced)], opening=begun)
+
+    return made
+
+
 ENTRIES: list[Entry] = [
-    Entry("tool: choose", choose, bar=0.95, weight=4),
+    Entry("tool: choose", or_forced(choose), bar=0.95, weight=4),
     Entry("tool: none", none, bar=0.95, weight=2),
     Entry("tool: ask back", ask_back, bar=0.95, weight=1),
-    Entry("tool: parallel", parallel, bar=0.95, weight=2),
-    Entry("tool: steps", steps, bar=0.95, weight=1.4),
+    Entry("tool: parallel", or_forced(parallel), bar=0.95, weight=2),
+    Entry("tool: steps", or_forced(steps), bar=0.95, weight=1.4),
     Entry("tool: answer", answer, bar=0.95, weight=2),
     Entry("tool: error", error, bar=0.95, weight=1),
 ]

@@ -1,0 +1,136 @@
+"""The generator of portico-tiny's training text: its samples keep their own rules, and its programs are real."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+RECIPE = Path(__file__).parents[1] / "models" / "portico-tiny"
+sys.path.insert(0, str(RECIPE))
+
+from recipe import families, render, words  # noqa: E402
+from recipe.families import programs  # noqa: E402
+from recipe.families.programs import Fault, Program  # noqa: E402
+from recipe.sample import Draw, Entry, Sample, called, right, says, well_formed  # noqa: E402
+
+COLUMNS = [
+    {"training": True},
+    {"training": False, "wordings": "trained"},
+    {"training": False, "wordings": "unseen"},
+]
+
+
+def samples(entry: Entry, count: int = 12) -> list[Sample]:
+    return [entry.make(Draw(f"test/{at}", **column)) for column in COLUMNS for at in range(count)]
+
+
+@pytest.mark.parametrize("entry", families.entries(), ids=lambda entry: entry.name)
+def test_every_wanted_answer_is_right_and_no_other(entry: Entry) -> None:
+    for sample in samples(entry):
+        assert right(sample, sample.answer) and well_formed(sample, sample.answer)
+        other = {**sample.answer, "content": f"{sample.answer.get('content') or ''} zzz"}
+        if called(sample.answer):
+            name, arguments = called(sample.answer)[0]
+            first = {"function": {"name": name, "arguments": {**arguments, "zzz": 1}}}
+            other = {**sample.answer, "tool_calls": [first, *sample.answer["tool_calls"][1:]]}
+        assert not right(sample, other), other
+        assert not well_formed(sample, says(""))
+        if sample.schema is not None:
+            jsonschema.validate(json.loads(sample.answer["content"]), sample.schema)
+            assert not well_formed(sample, says("{"))
+
+
+@pytest.mark.parametrize("entry", families.entries(), ids=lambda entry: entry.name)
+def test_the_same_draw_gives_the_same_sample(entry: Entry) -> None:
+    assert [render.text(sample) for sample in samples(entry, 3)] == [
+        render.text(sample) for sample in samples(entry, 3)
+    ]
+
+
+def test_the_answers_of_a_conversation_are_what_the_template_writes_after_its_prompt() -> None:
+    draw = Draw("answers")
+    for _ in range(300):
+        sample = families.drawn(draw, 0.5)[1]
+        pieces = render.pieces(sample)
+        assert "".join(piece for piece, _ in pieces) == render.text(sample)
+        before, (last, is_answer) = pieces[:-1], pieces[-1]
+        assert is_answer and last.endswith("<|im_end|>")
+        assert "".join(piece for piece, _ in before) == render.prompt(sample)
+
+
+def test_an_answer_with_a_fault_in_it_is_shown_and_not_trained() -> None:
+    wrong, right_one = says("wrong"), says("right")
+    sample = Sample([{"role": "user", "content": "a"}, {**wrong, "untrained": True}, {"role": "user", "content": "b"}, right_one])
+    assert [piece for piece, is_answer in render.pieces(sample) if is_answer] == ["right<|im_end|>"]
+    assert "wrong<|im_end|>" in render.text(sample)
+
+
+def test_held_out_words_and_wordings_never_occur_in_the_training() -> None:
+    training, held = Draw("words"), Draw("words", training=False)
+    lists = [words.FIRST_NAMES, words.LAST_NAMES, words.CITIES, words.NOUNS, words.ADJECTIVES, words.VERBS]
+    for values in lists:
+        trained = {words.listed(training, values) for _ in range(4000)}
+        asked = {words.listed(held, values) for _ in range(1000)}
+        assert not trained & asked
+        assert trained | asked == set(values)
+    forms = [str(at) for at in range(10)]
+    assert {training.wording(forms) for _ in range(300)} == set(forms[:-2])
+    assert {Draw(at, training=False, wordings="unseen").wording(forms) for at in range(50)} == set(forms[-2:])
+    with pytest.raises(ValueError, match="8 wordings"):
+        training.wording(forms[:7])
+
+
+# ---- programs
+
+
+def laid_out(folder: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (folder / path).write_text(text)
+    return folder
+
+
+def ran(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def plain(report: str) -> str:
+    """A report of unittest without times and folders, without the marks that only some Pythons draw, and
+    without the dots of the tests that passed."""
+    report = re.sub(r"in \d\.\d+s", "in T", re.sub(r'File "[^"]*?([\w.]+)"', r'File "\1"', report))
+    report = re.sub(r"\n\s*[~^]+(?=\n)", "", re.sub(r"\n\?[^\n]*", "", report))
+    return re.sub(r"\n+", "\n", re.sub(r"^[.FE]+\n", "", report.strip()))
+
+
+KINDS = [programs.hello, programs.function, programs.numbers, programs.calculator, programs.todo, programs.page]
+
+
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_the_programs_do_what_the_training_text_says_they_do(make: Callable[[Draw], Program], tmp_path: Path) -> None:
+    for at in range(3 if make is programs.function else 1):
+        draw = Draw(f"program/{at}")
+        program = make(draw)
+        folder = laid_out(tmp_path, program.files)
+        if program.run:
+            assert ran(folder, *program.run.split()[1:]).stdout.strip() == program.output
+        assert plain(ran(folder, "-m", "unittest").stderr) == plain(programs.passed(draw, program))
+        for fault in program.faults:
+            broken = laid_out(tmp_path, programs.broken(program, fault))
+            report, _ = programs.failed(draw, program, fault)
+            assert plain(ran(broken, "-m", "unittest").stderr) == plain(report)
+            if program.run:
+                assert fault_shows(program, fault, ran(broken, *program.run.split()[1:]).stdout.strip())
+
+
+def fault_shows(program: Program, fault: Fault, printed: str) -> bool:
+    """Whether the program printed what the training text says a program with this fault prints. One that
+    fails with an error prints its traceback instead; the text never runs those."""
+    return bool(fault.error) or printed == programs.output_with(program, fault)
