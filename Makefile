@@ -10,9 +10,9 @@ PYTEST := $(BIN)/python -m pytest
 MODEL := models/portico-tiny
 MODEL_VENV := .venv-model
 MODEL_PYTHON := cd $(MODEL) && $(CURDIR)/$(MODEL_VENV)/bin/python -m
-# What the training leaves, and how it is started; it gets the folder as its last argument.
+# What the training leaves. Started again after an interruption, it goes on with --resume.
 TRAINED := $(CURDIR)/build/portico-tiny
-TRAIN := recipe.train
+TRAIN := --steps 6000 --seed 1
 NPM := tests/npm/node_modules/.package-lock.json
 
 .PHONY: help demo test test-long check format bench model model-eval clean
@@ -53,7 +53,7 @@ model: $(MODEL_VENV)/installed
 	@mkdir -p $(TRAINED)
 	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
 	@$(MODEL_PYTHON) recipe.tokenizer $(TRAINED)/tokenizer.json
-	@$(MODEL_PYTHON) $(TRAIN) $(TRAINED)
+	@$(MODEL_PYTHON) recipe.train --out $(TRAINED) --tokenizer $(TRAINED)/tokenizer.json --resume $(TRAIN)
 	@$(MODEL_PYTHON) recipe.export $(TRAINED) .
 	@$(MODEL_PYTHON) recipe.golden
 	@$(MODEL_PYTHON) recipe.evaluate --update README.md $(ARGS)

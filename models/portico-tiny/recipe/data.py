@@ -7,7 +7,6 @@ LONG_EVERY-th has long ones, filled with what does not fit a short row.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -29,29 +28,27 @@ SEPARATOR = 0  # <|endoftext|>
 # is not lost beside a file of two hundred. In a byte, the weight of a token is UNIT for answers of 32 tokens.
 UNIT = 40
 
-TOKENIZER = Path(__file__).parents[1] / "tokenizer.json"
-
 Batch = tuple[np.ndarray, np.ndarray]
 
 
 @cache
-def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(TOKENIZER))
+def _tokenizer(path: str) -> Tokenizer:
+    return Tokenizer.from_file(path)
 
 
-def document(sample: Sample) -> tuple[list[int], list[int]]:
+def document(sample: Sample, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Its tokens and their weights: 0 for what is no answer."""
     ids: list[int] = []
     answers: list[bool] = []
     for piece, is_answer in render.pieces(sample):
-        encoded = tokenizer().encode(piece).ids
+        encoded = tokenizer.encode(piece).ids
         ids += encoded
         answers += [is_answer] * len(encoded)
     weight = min(255, max(1, round(UNIT * (32 / sum(answers)) ** 0.5)))
     return ids, [weight * answer for answer in answers]
 
 
-def batches(seed: int, step: int, steps: int) -> Batch:
+def batches(seed: int, step: int, steps: int, tokenizer: str) -> Batch:
     """Batch `step` of a training of `steps`: (tokens, weights), rows x (length + 1), uint16 and uint8."""
     draw = Draw(f"training/{seed}/{step}")
     early = max(0.0, 1 - step / (steps * FADE))
@@ -63,7 +60,7 @@ def batches(seed: int, step: int, steps: int) -> Batch:
     small = missed = 0
     while missed < 16:
         sample = families.drawn(draw, early)[1]
-        ids, marks = document(sample)
+        ids, marks = document(sample, _tokenizer(tokenizer))
         if long and len(ids) <= SHORT[1] and small < 300:
             small += 1
             continue

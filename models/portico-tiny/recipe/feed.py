@@ -1,18 +1,20 @@
-"""The process that makes batches: python -m recipe.feed MODULE SEED FIRST_STEP LAST_STEP, batches on stdout.
+"""The process that makes batches: python -m recipe.feed SEED FIRST_STEP LAST_STEP TOKENIZER, batches on stdout.
 
 A batch is a header (step, rows, length as three int32), tokens (uint16) and weights (uint8). It imports no torch, and
 the pipe bounds how far it runs ahead.
 """
 
-import importlib
 import os
 import queue
 import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
+
+from recipe import data
 
 HEADER = struct.Struct("<iii")
 
@@ -20,8 +22,8 @@ HEADER = struct.Struct("<iii")
 class Feed:
     """The batches of the steps first .. last - 1, in order, from a process of their own."""
 
-    def __init__(self, module: str, seed: int, first: int, last: int, ahead: int = 16):
-        command = [sys.executable, "-m", "recipe.feed", module, str(seed), str(first), str(last)]
+    def __init__(self, seed: int, first: int, last: int, tokenizer: Path, ahead: int = 16):
+        command = [sys.executable, "-m", "recipe.feed", str(seed), str(first), str(last), str(tokenizer)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
         environment |= {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
@@ -52,12 +54,11 @@ class Feed:
 
 
 def main() -> None:
-    module, seed, first, last = sys.argv[1], *map(int, sys.argv[2:5])
-    data = importlib.import_module(module)
+    seed, first, last = map(int, sys.argv[1:4])
     out = sys.stdout.buffer
     try:
         for step in range(first, last):
-            tokens, mask = data.batches(seed, step, last)
+            tokens, mask = data.batches(seed, step, last, sys.argv[4])
             out.write(HEADER.pack(step, *tokens.shape))
             out.write(np.ascontiguousarray(tokens, dtype=np.uint16).tobytes())
             out.write(np.ascontiguousarray(mask, dtype=np.uint8).tobytes())

@@ -24,8 +24,8 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--steps", type=int, required=True, help="the whole schedule, also if a run stops earlier")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--data", default="recipe.data", help="module with batches(seed, step, steps)")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json, as recipe.tokenizer made it")
     p.add_argument("--vocab", type=int, default=1536)
     p.add_argument("--hidden", type=int, default=256)
     p.add_argument("--layers", type=int, default=6)
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--z-loss", type=float, default=0.0)
     p.add_argument("--warmup", type=int, default=100)
     p.add_argument("--flat", type=float, default=0.6, help="part of the steps before the rate falls")
-    p.add_argument("--last-rate", type=float, default=0.02)
+    p.add_argument("--last-rate", type=float, default=0.01)
     p.add_argument("--other-weight", type=float, default=0.3, help="weight of the tokens that are no answer")
     p.add_argument("--other-until", type=float, default=0.4, help="part of the steps after which it is 0")
     p.add_argument("--other-share", type=float, default=0.25, help="part of those tokens that is drawn")
@@ -130,7 +130,7 @@ def main() -> None:
         network.refresh()
         optimizer.load(state["optimizer"])
         first, seen, spent, ema = (state[k] for k in ("step", "seen", "seconds", "ema"))
-    feed = Feed(a.data, a.seed, first, a.steps)
+    feed = Feed(a.seed, first, a.steps, a.tokenizer)
     log = (a.out / "log.jsonl").open("a" if first else "w")
 
     def say(line: dict) -> None:

@@ -223,12 +223,16 @@ class Inference:
             raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
         if any(isinstance(part, Image) for message in request.messages for part in message.parts):
             raise unsupported(replica, "a forced tool call with images", "tool_choice")
-        name = tools[0].name if len(tools) == 1 else None
         prompt = await replica.render(msgspec.structs.replace(request, tool_choice=None, tools=tools))
+        # A model trained on <tool_call> writes the call badly without it, and badly without the name in it.
+        marked = calls_in_marks(replica) and not prompt.endswith(THINK)
+        if marked:
+            prompt += TOOL_CALL
+        name = tools[0].name if len(tools) == 1 and not marked else None
         completion = CompletionRequest(
             model=request.model,
             prompts=(prompt,),
-            format=Format(kind="schema", schema=call_schema(tools)),
+            format=Format(kind="schema", schema=call_schema(tools, named=name is None)),
             sampling=msgspec.structs.replace(
                 request.sampling, stop=()
             ),  # a stop inside the JSON would break it
@@ -486,9 +490,20 @@ def droppings(messages: Sequence[Message]) -> Sequence[tuple[Message, ...]]:
     return found
 
 
-def call_schema(tools: Sequence[Tool]) -> dict[str, object]:
-    """The JSON schema of a call: a lone tool's arguments, or an object of name and arguments."""
-    if len(tools) == 1:
+# How Hermes' way of calling begins; after it stands a JSON object of name and arguments.
+TOOL_CALL = "<tool_call>\n"
+THINK = "<think>\n"
+
+
+def calls_in_marks(replica: Replica) -> bool:
+    """Whether the chat template writes calls as Hermes does. Some use its mark around XML."""
+    template = replica.spec.chat_template or replica.spec.facts.chat_template or ""
+    return TOOL_CALL.strip() in template and "<function=" not in template
+
+
+def call_schema(tools: Sequence[Tool], *, named: bool) -> dict[str, object]:
+    """The JSON schema of a call: an object of name and arguments, or the lone tool's arguments."""
+    if not named:
         return parameters(tools[0])
     return {
         "anyOf": [
