@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"errors", "messages"},
+            {"errors", "messages", "prompts"},
             {"config", "names", "dialects"},
             {"ollama_env"},
             {"config_file"},
