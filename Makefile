@@ -50,6 +50,7 @@ bench: $(VENV)/installed
 	@$(MAKE) --no-print-directory -C benchmarks PYTHON="$(CURDIR)/$(BIN)/python" bench
 
 model: $(MODEL_VENV)/installed
+	@$(MODEL_PYTHON) pytest -q -c /dev/null --rootdir . recipe
 	@mkdir -p $(TRAINED)
 	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
 	@$(MODEL_PYTHON) recipe.tokenizer $(TRAINED)/tokenizer.json

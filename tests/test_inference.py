@@ -175,7 +175,10 @@ async def test_what_is_no_call_stays_text(text: str, reason: str) -> None:
 
 def test_schema_of_a_call() -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}}
-    assert call_schema([Tool(name="a", parameters=city)], named=False) == {**city, "additionalProperties": False}
+    assert call_schema([Tool(name="a", parameters=city)], named=False) == {
+        **city,
+        "additionalProperties": False,
+    }
     open_ended = {**city, "additionalProperties": True}
     assert call_schema([Tool(name="a", parameters=open_ended)], named=False) == open_ended
     both = call_schema([Tool(name="a", parameters=city), Tool(name="b")], named=True)

@@ -67,7 +67,14 @@ def test_the_answers_of_a_conversation_are_what_the_template_writes_after_its_pr
 
 def test_an_answer_with_a_fault_in_it_is_shown_and_not_trained() -> None:
     wrong, right_one = says("wrong"), says("right")
-    sample = Sample([{"role": "user", "content": "a"}, {**wrong, "untrained": True}, {"role": "user", "content": "b"}, right_one])
+    sample = Sample(
+        [
+            {"role": "user", "content": "a"},
+            {**wrong, "untrained": True},
+            {"role": "user", "content": "b"},
+            right_one,
+        ]
+    )
     assert [piece for piece, is_answer in render.pieces(sample) if is_answer] == ["right<|im_end|>"]
     assert "wrong<|im_end|>" in render.text(sample)
 
@@ -110,11 +117,20 @@ def plain(report: str) -> str:
     return re.sub(r"\n+", "\n", re.sub(r"^[.FE]+\n", "", report.strip()))
 
 
-KINDS = [programs.hello, programs.function, programs.numbers, programs.calculator, programs.todo, programs.page]
+KINDS = [
+    programs.hello,
+    programs.function,
+    programs.numbers,
+    programs.calculator,
+    programs.todo,
+    programs.page,
+]
 
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
-def test_the_programs_do_what_the_training_text_says_they_do(make: Callable[[Draw], Program], tmp_path: Path) -> None:
+def test_the_programs_do_what_the_training_text_says_they_do(
+    make: Callable[[Draw], Program], tmp_path: Path
+) -> None:
     for at in range(3 if make is programs.function else 1):
         draw = Draw(f"program/{at}")
         program = make(draw)

@@ -121,7 +121,11 @@ def action_tools() -> list[dict[str, Any]]:
 
 def _actions() -> list[tuple[str, str, dict[str, str]]]:
     return [
-        (name, fields["description"], {field: what for field, what in fields.items() if field != "description"})
+        (
+            name,
+            fields["description"],
+            {field: what for field, what in fields.items() if field != "description"},
+        )
         for name, fields in texts()["team"]["actions"].items()
     ]
 

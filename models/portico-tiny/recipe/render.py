@@ -56,7 +56,9 @@ def pieces(sample: Sample) -> list[tuple[str, bool]]:
             continue
         before = rendered(messages[:index], tools, sample.thinking, True)
         if not whole.startswith(before):
-            raise ValueError(f"the template does not render message {index} as a continuation:\n{whole}\n--\n{before}")
+            raise ValueError(
+                f"the template does not render message {index} as a continuation:\n{whole}\n--\n{before}"
+            )
         end = whole.index(END, len(before)) + len(END)
         begun = len(before) + (len(sample.opening) if index == len(messages) - 1 else 0)
         found += [(whole[at:begun], False), (whole[begun:end], True)]

@@ -152,7 +152,9 @@ def says_json(value: Any) -> Message:
     return says(json.dumps(value, ensure_ascii=False))
 
 
-def tool(name: str, description: str, properties: dict[str, Any], required: Sequence[str] | None = None) -> Tool:
+def tool(
+    name: str, description: str, properties: dict[str, Any], required: Sequence[str] | None = None
+) -> Tool:
     """A tool definition; every property is required unless `required` names fewer."""
     return {
         "type": "function",

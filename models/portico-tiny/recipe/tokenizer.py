@@ -74,7 +74,9 @@ def learned(counted: Counter[str]) -> dict[str, Any]:
         for word, _ in counted.most_common()
         if word.startswith(SPACE) and word[1:] in pieces and word.strip(SPACE)
     ][:SPACED]
-    ordered = SPECIAL + sorted(model["vocab"], key=model["vocab"].__getitem__) + [SPACE + word for word in spaced]
+    ordered = (
+        SPECIAL + sorted(model["vocab"], key=model["vocab"].__getitem__) + [SPACE + word for word in spaced]
+    )
     merges += [(SPACE, word) for word in spaced]
     return {"vocab": {token: at for at, token in enumerate(ordered)}, "merges": merges}
 

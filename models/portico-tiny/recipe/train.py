@@ -7,6 +7,7 @@ at all) and, at the end, config.json and model.safetensors.
 
 import argparse
 import ctypes
+import hashlib
 import json
 import sys
 import time
@@ -15,9 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from portico import prompts
 from recipe.feed import Feed
 from recipe.network import Config, Network, _Head
 from recipe.optimizer import Optimizer
+
+# Arguments that change nothing about the weights.
+NOT_DECIDING = {"out", "tokenizer", "resume", "save_minutes", "stop_after_minutes", "log_every"}
 
 
 def arguments() -> argparse.Namespace:
@@ -25,7 +30,9 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--steps", type=int, required=True, help="the whole schedule, also if a run stops earlier")
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json, as recipe.tokenizer made it")
+    p.add_argument(
+        "--tokenizer", type=Path, required=True, help="tokenizer.json, as recipe.tokenizer made it"
+    )
     p.add_argument("--vocab", type=int, default=1536)
     p.add_argument("--hidden", type=int, default=256)
     p.add_argument("--layers", type=int, default=6)
@@ -105,10 +112,26 @@ def keep_memory() -> None:
         pass
 
 
+def made_of(a: argparse.Namespace) -> str:
+    """A digest of all that decides the weights: the recipe, the texts it reads, and the arguments. A checkpoint
+    of another digest is not gone on with."""
+    folder = Path(__file__).parent
+    sources = sorted([*folder.rglob("*.py"), *folder.rglob("*.c")])
+    sources += [folder.parent / "chat_template.jinja", Path(prompts.__file__), a.tokenizer]
+    sources.append(Path(prompts.__file__).with_name("prompts.toml"))
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    kept = {k: v for k, v in vars(a).items() if k not in NOT_DECIDING}
+    digest.update(json.dumps(kept, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
 def save(a: argparse.Namespace, network: Network, optimizer: Optimizer, record: dict) -> None:
     """Write checkpoint.pt whole or not at all."""
     part = a.out / "checkpoint.part"
     state = {"sizes": network.sizes(), "flat": network.flat, "optimizer": optimizer.state(), **record}
+    state["made_of"] = made_of(a)
     torch.save(state, part)
     part.replace(a.out / "checkpoint.pt")
 
@@ -124,8 +147,10 @@ def main() -> None:
     first, seen, spent, ema = 0, 0, 0.0, None
     if a.resume and (a.out / "checkpoint.pt").exists():
         state = torch.load(a.out / "checkpoint.pt", weights_only=True)
-        if state["sizes"] != network.sizes():
-            sys.exit(f"the checkpoint has other sizes: {state['sizes']}")
+        if state["made_of"] != made_of(a):
+            sys.exit(
+                f"{a.out / 'checkpoint.pt'} is of another recipe or other arguments: remove it to start anew"
+            )
         network.flat.copy_(state["flat"])
         network.refresh()
         optimizer.load(state["optimizer"])

@@ -88,7 +88,9 @@ reach read repair reply rest return ride ring roll run save search sell send set
 smell sort speak spell start stay stop study swim take talk taste teach tell test think throw tie touch trace travel
 try turn use visit wait walk wash watch wear weigh win wipe work write""".split()
 
-COLORS = "red blue green pink gold gray black white brown orange purple yellow silver violet teal beige".split()
+COLORS = (
+    "red blue green pink gold gray black white brown orange purple yellow silver violet teal beige".split()
+)
 JOBS = """doctor teacher pilot cook writer farmer nurse painter baker lawyer singer driver engineer plumber dentist judge
 actor builder chemist clerk dancer designer editor fisher gardener guard hunter jeweler librarian mason miner musician
 officer physicist poet potter sailor scientist sculptor surgeon tailor translator vet waiter weaver welder""".split()
@@ -102,7 +104,9 @@ MONTHS = "January February March April May June July August September October No
 DOMAINS = "com org net io dev".split()
 EXTENSIONS = "txt md py json csv log html js toml yaml".split()
 
-_CONSONANTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn kr ph pl pr sh sk sl sp st th tr".split()
+_CONSONANTS = (
+    "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn kr ph pl pr sh sk sl sp st th tr".split()
+)
 _VOWELS = "a e i o u a e i o u ai au ea ee ie oa oo ou ue y".split()
 _ENDS = " n r s l t m k d x nd rt ng ck st".split(" ")
 
@@ -135,7 +139,9 @@ def full_name(d: Draw) -> str:
 
 def city(d: Draw) -> str:
     if d.chance(0.08):
-        return f"{d.choice(['New', 'Port', 'San', 'Saint', 'Old', 'Lake'])} {invented(d, (1, 2)).capitalize()}"
+        return (
+            f"{d.choice(['New', 'Port', 'San', 'Saint', 'Old', 'Lake'])} {invented(d, (1, 2)).capitalize()}"
+        )
     return listed(d, CITIES) if d.chance(0.5) else invented(d, (1, 3)).capitalize()
 
 
@@ -164,7 +170,7 @@ def phrase(d: Draw, low: int = 2, high: int = 5) -> str:
 
 
 def thing(d: Draw) -> str:
-    """"a quiet harbor" without the article: one or two words that make a thing."""
+    """ "a quiet harbor" without the article: one or two words that make a thing."""
     return noun(d) if d.chance(0.5) else f"{adjective(d)} {noun(d)}"
 
 
@@ -213,7 +219,13 @@ def path(d: Draw, extension: str | None = None) -> str:
 
 
 def email(d: Draw) -> str:
-    left = d.choice([lambda: first_name(d).lower(), lambda: f"{first_name(d)}.{last_name(d)}".lower(), lambda: string_of(d)])()
+    left = d.choice(
+        [
+            lambda: first_name(d).lower(),
+            lambda: f"{first_name(d)}.{last_name(d)}".lower(),
+            lambda: string_of(d),
+        ]
+    )()
     return f"{left}@{invented(d)}.{d.choice(DOMAINS)}"
 
 
@@ -232,4 +244,18 @@ def clock(d: Draw) -> str:
 
 def value(d: Draw) -> str:
     """Anything that may stand as a value to be looked up or copied."""
-    return d.choice([string_of, string_of, invented, word, first_name, city, lambda d: str(number(d)), email, file_name, full_name, lambda d: phrase(d, 2, 3)])(d)
+    return d.choice(
+        [
+            string_of,
+            string_of,
+            invented,
+            word,
+            first_name,
+            city,
+            lambda d: str(number(d)),
+            email,
+            file_name,
+            full_name,
+            lambda d: phrase(d, 2, 3),
+        ]
+    )(d)

@@ -17,7 +17,9 @@ def entries() -> tuple[Entry, ...]:
     found = tuple(entry for name in _MODULES for entry in import_module(f"recipe.families.{name}").ENTRIES)
     names = [entry.name for entry in found]
     if len(set(names)) < len(names):
-        raise ValueError(f"two families of one name: {sorted(name for name in names if names.count(name) > 1)}")
+        raise ValueError(
+            f"two families of one name: {sorted(name for name in names if names.count(name) > 1)}"
+        )
     return found
 
 

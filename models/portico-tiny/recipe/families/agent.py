@@ -66,8 +66,16 @@ def _tools(d: Draw, command: bool) -> list[Tool]:
     """write_file and run, with a few others, in any order."""
     text = {"type": "string"}
     found = [
-        tool("write_file", d.choice(["Write a file", "Write text to a file", "Create a file"]), {"path": text, "content": text}),
-        tool("run", d.choice(["Run a command", "Run a program", "Run it"]), {"command": text} if command else {"path": text}),
+        tool(
+            "write_file",
+            d.choice(["Write a file", "Write text to a file", "Create a file"]),
+            {"path": text, "content": text},
+        ),
+        tool(
+            "run",
+            d.choice(["Run a command", "Run a program", "Run it"]),
+            {"command": text} if command else {"path": text},
+        ),
         tool("read_file", d.choice(["Read a file", "Show a file"]), {"path": text}),
     ]
     if d.chance(0.4):
@@ -109,7 +117,10 @@ def program(d: Draw) -> Sample:
         faulty["untrained"] = True
         trace = f'  File "{path}", line 1\n    {broken.splitlines()[0]}\n{error}'
         rounds += [(faulty, _wrote(d)), (calls(("run", ran)), trace)]
-    rounds += [(calls(("write_file", {"path": path, "content": content})), _wrote(d)), (calls(("run", ran)), output)]
+    rounds += [
+        (calls(("write_file", {"path": path, "content": content})), _wrote(d)),
+        (calls(("run", ran)), output),
+    ]
     return _cut(d, _start(d, asked), rounds, f"Done. {path} works.", _tools(d, command))
 
 
@@ -126,7 +137,9 @@ def reading(d: Draw) -> Sample:
     return _cut(d, _start(d, asked), rounds, f"{path} says: {text}", _tools(d, True))
 
 
-def _cut(d: Draw, start: list[Message], rounds: list[tuple[Message, str]], end: str, tools: list[Tool]) -> Sample:
+def _cut(
+    d: Draw, start: list[Message], rounds: list[tuple[Message, str]], end: str, tools: list[Tool]
+) -> Sample:
     """The conversation up to a drawn answer."""
     ends = [at for at, (said, _) in enumerate(rounds) if not said.get("untrained")] + [len(rounds)]
     last = len(rounds) if d.training and d.chance(0.6) else d.choice(ends)

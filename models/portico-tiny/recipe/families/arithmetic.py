@@ -1,7 +1,5 @@
 """Small sums, asked in many ways: the one family that has to be known by heart."""
 
-# ruff: noqa: SIM905 - lists of words read better as text
-
 from __future__ import annotations
 
 from collections.abc import Sequence

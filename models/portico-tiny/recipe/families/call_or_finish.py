@@ -24,6 +24,7 @@ from recipe.families.json_answers import (
 )
 from recipe.sample import Draw, Entry, Message, Sample, Tool, calls, result, says, says_json, system, user
 
+
 def reported(name: str, got: str) -> Message:
     """What the model is told of a call's outcome."""
     if got.lower().startswith("error: "):

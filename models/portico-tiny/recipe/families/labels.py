@@ -1,7 +1,5 @@
 """Labels: sentiment, topic, kind of message, yes or no. The answer is a label as the prompt spells it."""
 
-# ruff: noqa: SIM905 - lists of words read better as text
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

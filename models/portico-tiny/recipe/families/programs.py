@@ -74,7 +74,11 @@ def misspelt(d: Draw, name: str) -> str:
         return d.choice([each for each in "xyzkw" if each != name])
     at = d.integer(1, len(name) - 1)
     made = d.choice(
-        [name[:at] + name[at + 1 :], name[:at] + name[at - 1] + name[at:], name[: at - 1] + name[at] + name[at - 1] + name[at + 1 :]]
+        [
+            name[:at] + name[at + 1 :],
+            name[:at] + name[at - 1] + name[at:],
+            name[: at - 1] + name[at] + name[at - 1] + name[at + 1 :],
+        ]
     )
     return made if made != name else name + name[-1]
 
@@ -83,14 +87,22 @@ def misspelt(d: Draw, name: str) -> str:
 
 
 def hello(d: Draw, text: str | None = None) -> Program:
-    text = text or (d.choice(["hello world", "hello world", "Hello, World!"]) if d.chance(0.4) else shown_text(d))
+    text = text or (
+        d.choice(["hello world", "hello world", "Hello, World!"]) if d.chance(0.4) else shown_text(d)
+    )
     right = f'return "{text}"'
     changed = text.split(" ")
     at = d.integer(0, len(changed) - 1)
     changed[at] = misspelt(d, changed[at])
     wrong = " ".join(changed)
     fault = Fault(
-        "main.py", "message", right, f'return "{wrong}"', "", f'returns "{wrong}", must return "{text}"', f"'{wrong}'"
+        "main.py",
+        "message",
+        right,
+        f'return "{wrong}"',
+        "",
+        f'returns "{wrong}", must return "{text}"',
+        f"'{wrong}'",
     )
     return Program(
         kind="hello",
@@ -98,7 +110,9 @@ def hello(d: Draw, text: str | None = None) -> Program:
         noun=f"{text} program" if text == "hello world" else "",
         files={
             "main.py": f"def message():\n    {right}\n\n\n{MAIN}    print(message())\n",
-            "test_main.py": unit_test("main", "message", [("message", f'self.assertEqual(message(), "{text}")')]),
+            "test_main.py": unit_test(
+                "main", "message", [("message", f'self.assertEqual(message(), "{text}")')]
+            ),
         },
         does={"main.py": f"prints {text}", "test_main.py": "tests message"},
         run="python main.py",
@@ -129,15 +143,27 @@ def numbers(d: Draw) -> Program:
         asked=f"prints the numbers from 1 to {last}",
         files={
             "main.py": f"def numbers():\n    return list(range(1, {last + 1}))\n\n\n{MAIN}    for number in numbers():\n        print(number)\n",
-            "test_main.py": unit_test("main", "numbers", [("numbers", f"self.assertEqual(numbers()[-1], {last})")]),
+            "test_main.py": unit_test(
+                "main", "numbers", [("numbers", f"self.assertEqual(numbers()[-1], {last})")]
+            ),
         },
         does={"main.py": f"prints the numbers from 1 to {last}", "test_main.py": "tests numbers"},
         run="python main.py",
         output="\n".join(str(each) for each in range(1, last + 1)),
         faults=[
-            Fault("main.py", "numbers", f"range(1, {last + 1})", f"range(1, {last})", "", f"stops before {last}, must return list(range(1, {last + 1}))", str(last - 1)),
+            Fault(
+                "main.py",
+                "numbers",
+                f"range(1, {last + 1})",
+                f"range(1, {last})",
+                "",
+                f"stops before {last}, must return list(range(1, {last + 1}))",
+                str(last - 1),
+            ),
         ],
-        holes=[("main.py", "def numbers():\n    pass", f"def numbers():\n    return list(range(1, {last + 1}))")],
+        holes=[
+            ("main.py", "def numbers():\n    pass", f"def numbers():\n    return list(range(1, {last + 1}))")
+        ],
     )
 
 
@@ -155,14 +181,54 @@ FUNCTIONS: list[tuple[str, str, str, str, str, str, str]] = [
     ("shout", "makes a text upper case", "text", "text.upper()", "text.lower()", '"abc"', '"ABC"'),
     ("whisper", "makes a text lower case", "text", "text.lower()", "text.upper()", '"ABC"', '"abc"'),
     ("reverse", "reverses a text", "text", "text[::-1]", "text[::1]", '"abc"', '"cba"'),
-    ("count_words", "counts the words of a text", "text", "len(text.split())", "len(text)", '"one two three"', "3"),
-    ("largest", "finds the largest of some numbers", "numbers", "max(numbers)", "min(numbers)", "[3, 7, 5]", "7"),
-    ("smallest", "finds the smallest of some numbers", "numbers", "min(numbers)", "max(numbers)", "[3, 7, 5]", "3"),
+    (
+        "count_words",
+        "counts the words of a text",
+        "text",
+        "len(text.split())",
+        "len(text)",
+        '"one two three"',
+        "3",
+    ),
+    (
+        "largest",
+        "finds the largest of some numbers",
+        "numbers",
+        "max(numbers)",
+        "min(numbers)",
+        "[3, 7, 5]",
+        "7",
+    ),
+    (
+        "smallest",
+        "finds the smallest of some numbers",
+        "numbers",
+        "min(numbers)",
+        "max(numbers)",
+        "[3, 7, 5]",
+        "3",
+    ),
     ("total", "sums some numbers", "numbers", "sum(numbers)", "len(numbers)", "[1, 2, 3]", "6"),
-    ("average", "finds the average of some numbers", "numbers", "sum(numbers) / len(numbers)", "sum(numbers) * len(numbers)", "[1, 2, 3]", "2.0"),
+    (
+        "average",
+        "finds the average of some numbers",
+        "numbers",
+        "sum(numbers) / len(numbers)",
+        "sum(numbers) * len(numbers)",
+        "[1, 2, 3]",
+        "2.0",
+    ),
     ("first", "gives the first of some items", "items", "items[0]", "items[1]", "[4, 5, 6]", "4"),
     ("last", "gives the last of some items", "items", "items[-1]", "items[0]", "[4, 5, 6]", "6"),
-    ("area", "computes the area of a rectangle", "width, height", "width * height", "width + height", "2, 4", "8"),
+    (
+        "area",
+        "computes the area of a rectangle",
+        "width, height",
+        "width * height",
+        "width + height",
+        "2, 4",
+        "8",
+    ),
     ("greet", "greets a person by name", "name", '"Hello " + name', '"Hello" + name', '"Ada"', '"Hello Ada"'),
 ]
 
@@ -175,12 +241,27 @@ def function(d: Draw) -> Program:
     missing = right.replace(parameter, lost) if right.count(parameter) == 1 else ""
     actual = repr(eval(f"(lambda {parameters}: {wrong})({example})"))
     faults = [
-        Fault("main.py", name, f"return {right}", f"return {wrong}", "", f"returns {wrong}, must return {right}", actual),
+        Fault(
+            "main.py",
+            name,
+            f"return {right}",
+            f"return {wrong}",
+            "",
+            f"returns {wrong}, must return {right}",
+            actual,
+        ),
         Fault("main.py", name, f"return {right}", right, "", f"returns nothing, must return {right}"),
     ]
     if missing:
         faults.append(
-            Fault("main.py", name, f"return {right}", f"return {missing}", f"NameError: name '{lost}' is not defined", f"the name {lost} is not defined, must return {right}")
+            Fault(
+                "main.py",
+                name,
+                f"return {right}",
+                f"return {missing}",
+                f"NameError: name '{lost}' is not defined",
+                f"the name {lost} is not defined, must return {right}",
+            )
         )
     return Program(
         kind="function",
@@ -188,19 +269,27 @@ def function(d: Draw) -> Program:
         modality="library",
         files={
             "main.py": f"def {name}({parameters}):\n    return {right}\n\n\n{MAIN}    print({name}({example}))\n",
-            "test_main.py": unit_test("main", name, [(name, f"self.assertEqual({name}({example}), {value})")]),
+            "test_main.py": unit_test(
+                "main", name, [(name, f"self.assertEqual({name}({example}), {value})")]
+            ),
         },
         does={"main.py": f"{what} with a function {name}", "test_main.py": f"tests {name}"},
         run="python main.py",
         output=value.strip('"'),
         faults=faults,
-        holes=[("main.py", f"def {name}({parameters}):\n    pass", f"def {name}({parameters}):\n    return {right}")],
+        holes=[
+            (
+                "main.py",
+                f"def {name}({parameters}):\n    pass",
+                f"def {name}({parameters}):\n    return {right}",
+            )
+        ],
     )
 
 
 # ---- the two larger ones of the seed
 
-CALCULATOR = '''import sys
+CALCULATOR = """import sys
 
 
 def calculate(a, sign, b):
@@ -218,14 +307,38 @@ def calculate(a, sign, b):
 if __name__ == "__main__":
     words = sys.argv[1:] or ["2", "+", "3"]
     print(calculate(float(words[0]), words[1], float(words[2])))
-'''
+"""
 
 
 def calculator(d: Draw) -> Program:
     faults = [
-        Fault("main.py", "calculate", "return a + b", "return b + b", "", "returns b + b, must return a + b", "6"),
-        Fault("main.py", "calculate", "return a * b", "return a ** b", "", "returns a ** b, must return a * b", "8"),
-        Fault("main.py", "calculate", "return a / b", "return a // b", "", "returns a // b, must return a / b", "2"),
+        Fault(
+            "main.py",
+            "calculate",
+            "return a + b",
+            "return b + b",
+            "",
+            "returns b + b, must return a + b",
+            "6",
+        ),
+        Fault(
+            "main.py",
+            "calculate",
+            "return a * b",
+            "return a ** b",
+            "",
+            "returns a ** b, must return a * b",
+            "8",
+        ),
+        Fault(
+            "main.py",
+            "calculate",
+            "return a / b",
+            "return a // b",
+            "",
+            "returns a // b, must return a / b",
+            "2",
+        ),
     ]
     return Program(
         kind="calculator",
@@ -251,7 +364,7 @@ def calculator(d: Draw) -> Program:
     )
 
 
-TODO = '''import json
+TODO = """import json
 import sys
 from pathlib import Path
 
@@ -287,13 +400,28 @@ def main(words):
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-'''
+"""
 
 
 def todo(d: Draw) -> Program:
     faults = [
-        Fault("main.py", "finish", '["done"] = True', '["done"] = False', "", "sets False, must set True", "'- tea'"),
-        Fault("main.py", "finish", "items[number - 1]", "items[number]", "IndexError: list index out of range", "takes items[number], must take items[number - 1]"),
+        Fault(
+            "main.py",
+            "finish",
+            '["done"] = True',
+            '["done"] = False',
+            "",
+            "sets False, must set True",
+            "'- tea'",
+        ),
+        Fault(
+            "main.py",
+            "finish",
+            "items[number - 1]",
+            "items[number]",
+            "IndexError: list index out of range",
+            "takes items[number], must take items[number - 1]",
+        ),
     ]
     return Program(
         kind="todo",
@@ -361,7 +489,9 @@ def script(d: Draw) -> Program:
 
 
 def any_program(d: Draw) -> Program:
-    return d.random.choices([hello, function, numbers, calculator, todo, page, script], [8, 6, 2, 3, 3, 2, 1])[0](d)
+    return d.random.choices(
+        [hello, function, numbers, calculator, todo, page, script], [8, 6, 2, 3, 3, 2, 1]
+    )[0](d)
 
 
 def python_program(d: Draw) -> Program:
@@ -383,7 +513,9 @@ def passed(d: Draw, program: Program) -> str:
     """What unittest prints when all is well."""
     count = len(program.tests)
     if program.language == "JavaScript":
-        return "\n".join(f"✔ {name} ({d.integer(1, 9)}ms)" for name in program.tests) + f"\npass {count}\nfail 0"
+        return (
+            "\n".join(f"✔ {name} ({d.integer(1, 9)}ms)" for name in program.tests) + f"\npass {count}\nfail 0"
+        )
     noun = "test" if count == 1 else "tests"
     return f"{'.' * count}\n{'-' * 70}\nRan {count} {noun} in 0.00{d.integer(0, 9)}s\n\nOK"
 

@@ -47,7 +47,11 @@ _TASKS = [
     "Can you write a {language} program that {asked}?",
 ]
 
-_NOUNS = {"hello": "program that {asked}", "function": "library that {asked}", "numbers": "program that {asked}"}
+_NOUNS = {
+    "hello": "program that {asked}",
+    "function": "library that {asked}",
+    "numbers": "program that {asked}",
+}
 _CALCULATORS = ["calculator", "simple calculator", "small calculator"]
 
 
@@ -66,14 +70,16 @@ def task(d: Draw, program: Program) -> str:
 
 
 def _base_form(verb: str) -> str:
-    """"multiplies" -> "multiply", "squares" -> "square"."""
+    """ "multiplies" -> "multiply", "squares" -> "square"."""
     return verb[:-3] + "y" if verb.endswith("ies") else verb[:-1]
 
 
 def project_name(d: Draw, program: Program) -> str:
     """HelloWorld, TodoApp, or anything."""
     if d.chance(0.3):
-        return {"hello": "HelloWorld", "calculator": "Calculator", "todo": "TodoApp"}.get(program.kind, "Test")
+        return {"hello": "HelloWorld", "calculator": "Calculator", "todo": "TodoApp"}.get(
+            program.kind, "Test"
+        )
     made = words.phrase(d, 1, 2).title()
     return made.replace(" ", "") if d.chance(0.8) else words.identifier(d)
 
@@ -86,7 +92,9 @@ Step = tuple[dict[str, str], str]  # an action and what it gave back
 
 
 def write(path: str, content: str) -> Step:
-    return {"action": "write_file", "path": path, "content": content}, prompts.action_result("wrote", path=path)
+    return {"action": "write_file", "path": path, "content": content}, prompts.action_result(
+        "wrote", path=path
+    )
 
 
 def edit(path: str, find: str, replace: str) -> Step:
@@ -104,8 +112,17 @@ def finish(summary: str) -> Step:
 
 
 def opening(
-    d: Draw, program: Program, asked: str, phase: str, *, tools: bool, files: dict[str, str] | None = None,
-    omitted: Sequence[str] = (), known: int = 2, name: str = "", **values: object,
+    d: Draw,
+    program: Program,
+    asked: str,
+    phase: str,
+    *,
+    tools: bool,
+    files: dict[str, str] | None = None,
+    omitted: Sequence[str] = (),
+    known: int = 2,
+    name: str = "",
+    **values: object,
 ) -> list[Message]:
     """The system and first user message of a phase. known: 0 nothing decided, 1 the kind, 2 the language too."""
     text = prompts.brief(
@@ -296,7 +313,15 @@ _KINDS = {
     "web page": "It is read in a browser.",
     "game": "It is there to be played.",
 }
-_GAMES = ["guessing game", "tic tac toe game", "snake game", "memory game", "word game", "card game", "quiz game"]
+_GAMES = [
+    "guessing game",
+    "tic tac toe game",
+    "snake game",
+    "memory game",
+    "word game",
+    "card game",
+    "quiz game",
+]
 
 
 def _decided(text: str, value: str) -> Message:
@@ -311,7 +336,10 @@ def demand(d: Draw) -> Sample:
     program = programs.any_program(d)
     asked, modality = task(d, program), program.modality
     if d.chance(0.15):
-        asked, modality = f"{d.choice(['create a', 'make a', 'build a small', 'write a'])} {d.choice(_GAMES)}", "game"
+        asked, modality = (
+            f"{d.choice(['create a', 'make a', 'build a small', 'write a'])} {d.choice(_GAMES)}",
+            "game",
+        )
     start = opening(d, program, asked, "demand", tools=False, known=0)
     return Sample([*start, _decided(_KINDS[modality], modality)], form=ends_with_info)
 
@@ -358,12 +386,20 @@ def test_report(d: Draw) -> Sample:
     fault = d.choice(program.faults)
     report, said = programs.failed(d, program, fault)
     start = opening(
-        d, program, task(d, program), "test_report", tools=False, files=programs.broken(program, fault), report=report
+        d,
+        program,
+        task(d, program),
+        "test_report",
+        tools=False,
+        files=programs.broken(program, fault),
+        report=report,
     )
     return Sample([*start, says(said)])
 
 
-_STANDARD = "json sys os math re pathlib datetime random time csv unittest collections string itertools".split()
+_STANDARD = (
+    "json sys os math re pathlib datetime random time csv unittest collections string itertools".split()
+)
 _PACKAGES = "requests numpy flask rich click pygame pandas httpx pydantic jinja2 django pillow pytest".split()
 
 
@@ -408,11 +444,23 @@ def reflection(d: Draw) -> Sample:
     lines = []
     if d.chance(0.6):
         other = d.choice([each for each in values if each != decided])
-        lines += [f"{first}: {d.choice(['Perhaps', 'Maybe'])} {other}.", f"{second}: {d.choice(['I am not sure.', 'No, something else.', 'Are there others?'])}"]
-    lines += [f"{first}: {d.choice(['I propose', 'Then let us take', 'Better is', 'We take'])} {decided}.", f"{second}: {d.choice(['I agree.', 'Good.', 'Yes, let us do that.', 'Agreed.'])}"]
+        lines += [
+            f"{first}: {d.choice(['Perhaps', 'Maybe'])} {other}.",
+            f"{second}: {d.choice(['I am not sure.', 'No, something else.', 'Are there others?'])}",
+        ]
+    lines += [
+        f"{first}: {d.choice(['I propose', 'Then let us take', 'Better is', 'We take'])} {decided}.",
+        f"{second}: {d.choice(['I agree.', 'Good.', 'Yes, let us do that.', 'Agreed.'])}",
+    ]
     start = opening(
-        d, program, task(d, program), "reflection", tools=False, known=0,
-        conversation="\n".join(lines), question=prompts.texts()["team"]["questions"][topic],
+        d,
+        program,
+        task(d, program),
+        "reflection",
+        tools=False,
+        known=0,
+        conversation="\n".join(lines),
+        question=prompts.texts()["team"]["questions"][topic],
     )
     return Sample([*start, says(f"<INFO> {decided}")], form=ends_with_info)
 

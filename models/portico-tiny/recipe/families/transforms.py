@@ -1,7 +1,5 @@
 """Sorting, counting, joining and the like: a short text in, the same text changed by a rule."""
 
-# ruff: noqa: SIM905 - lists of words read better as text
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
