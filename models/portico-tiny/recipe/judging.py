@@ -21,8 +21,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 def well_formed(sample: Sample, got: Message) -> bool:
     """The right kind of answer.
 
-    Where calls are wanted: as many of the same tools, with arguments as the tools' definitions ask for, and text
-    beside them only if there should be some. Where the answer has a schema: JSON that fits it. Else: some text.
+    Where calls are wanted: as many calls, of tools that there are, with arguments as their definitions ask for, and
+    text beside them only if there should be some. Which tool is a matter of the value. Where the answer has a schema: JSON that fits it. Else: some text.
     JSON and text are also what the sample's own `form` asks, and with thinking on there is a thought.
     """
     if sample.thinking and not (got.get("reasoning_content") or "").strip():
@@ -31,9 +31,9 @@ def well_formed(sample: Sample, got: Message) -> bool:
         given = called(got)
         tools = {tool["function"]["name"]: tool["function"].get("parameters") for tool in sample.tools or []}
         return (
-            sorted(name for name, _ in given) == sorted(name for name, _ in wanted)
+            len(given) == len(wanted)
             and all(
-                isinstance(said, dict) and fits(tools.get(name) or {"properties": {}}, said)
+                name in tools and isinstance(said, dict) and fits(tools[name] or {"properties": {}}, said)
                 for name, said in given
             )
             and bool(text(got)) == bool(text(sample.answer))
