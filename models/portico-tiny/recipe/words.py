@@ -319,6 +319,11 @@ def with_article(thing: str) -> str:
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 
+def filled(form: str, value: str) -> str:
+    """{v} becomes the value, {av} the value with its article."""
+    return form.replace("{av}", with_article(value)).replace("{v}", value)
+
+
 def prose(items: Sequence[str], last: str = "and") -> str:
     """ "a", "a and b", "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recipe import words
-from recipe.families.chat import framed, loosely
+from recipe.families.framing import framed, loosely, word_for_word
 from recipe.sample import Draw, Entry, Message, Sample
-
-NUMBERS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four""".split()
+from recipe.words import NUMBERS
 
 # How the sign may be spelled between two numbers.
 SIGNS = {"+": ["+", " + ", " plus "], "-": ["-", " - ", " minus "], "*": ["*", " * ", " x ", " times "]}
@@ -86,7 +84,8 @@ def expression(d: Draw, a: int, sign: str, b: int) -> str:
     return f"{a}{d.choice(SIGNS[sign])}{b}"
 
 
-def _digits(got: Message) -> bool:
+def digits(got: Message) -> bool:
+    """A form: a number and nothing else."""
     return str(got["content"]).strip().isdigit()
 
 
@@ -97,7 +96,7 @@ def sums(d: Draw) -> Sample:
     request = loosely(d, form).format(e=expression(d, a, sign, b), a=a, b=b)
     if request[-1] in ".?" and d.chance(0.1):
         request = f"{request} {d.choice(IN_DIGITS)}"
-    return framed(d, request, str(result_of(a, sign, b)), form=_digits)
+    return framed(d, request, str(result_of(a, sign, b)), form=digits)
 
 
 def one_word(d: Draw) -> Sample:
@@ -120,6 +119,8 @@ def one_word(d: Draw) -> Sample:
         ]
     ).format(e=expression(d, a, sign, b))
     request = loosely(d, d.wording(IN_ONE_WORD)).format(q=question)
+    if word_for_word(d):
+        a, sign, b, request = 2, "+", 2, "What is 2+2? Answer in one word."
     answer = NUMBERS[result_of(a, sign, b)].capitalize()
     return framed(d, request, answer, form=lambda got: got["content"].strip().lower() in NUMBERS)
 
@@ -197,7 +198,7 @@ def story(d: Draw) -> Sample:
         got=d.choice(_GOT),
         gave=d.choice(_GAVE),
     )
-    return framed(d, request, str(result_of(a, sign, b)), form=_digits)
+    return framed(d, request, str(result_of(a, sign, b)), form=digits)
 
 
 LARGER = [
@@ -222,7 +223,7 @@ def comparison(d: Draw) -> Sample:
     more = d.choice(["larger", "larger", "bigger", "greater", "more", "higher"]) if d.chance(0.6) else ""
     wanted = max(a, b) if more else min(a, b)
     more = more or d.choice(["smaller", "smaller", "less", "lower"])
-    return framed(d, loosely(d, d.wording(LARGER)).format(a=a, b=b, more=more), str(wanted), form=_digits)
+    return framed(d, loosely(d, d.wording(LARGER)).format(a=a, b=b, more=more), str(wanted), form=digits)
 
 
 ENTRIES = [

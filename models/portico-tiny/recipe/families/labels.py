@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from recipe import words
-from recipe.families.chat import framed, loosely, with_article
+from recipe.families.framing import framed, loosely
 from recipe.sample import Draw, Entry, Sample
+from recipe.words import prose, upper_first, with_article
 
 # {labels} as in "a, b, c", {x} is the text; the last two of each list are not trained.
 CLASSIFY = [
@@ -80,7 +81,7 @@ def _labelled(
     labels = [spelling(kind) for kind in d.shuffled(kinds)]
     listing = d.choice(LABELS).format(
         commas=", ".join(labels),
-        either=f"{', '.join(labels[:-1])} or {labels[-1]}",
+        either=prose(labels, "or"),
         slashes="/".join(labels),
         quoted=", ".join(f'"{label}"' for label in labels),
     )
@@ -164,7 +165,7 @@ def _sentence(d: Draw, text: str) -> str:
     """With a capital and a mark, mostly."""
     if d.chance(0.12):
         return text
-    return text[0].upper() + text[1:] + d.choice([".", ".", ".", "!"])
+    return upper_first(text) + d.choice([".", ".", ".", "!"])
 
 
 def sentiment(d: Draw) -> Sample:
@@ -377,8 +378,7 @@ def _command(d: Draw) -> str:
 
 
 def _statement(d: Draw) -> str:
-    text = _neutral(d)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{upper_first(_neutral(d))}."
 
 
 _SETS: list[dict[str, Callable[[Draw], str]]] = [
@@ -434,9 +434,9 @@ def yes_or_no(d: Draw) -> Sample:
         word=word, a_word=word if bare else with_article(word), a_kind=with_article(kind)
     )
     after, (yes, no) = d.choice(YES_OR_NO)
-    request = form[0].upper() + form[1:] + after
+    request = upper_first(form) + after
     if d.chance(0.1) and not word[0].isupper():
-        request = request[0].lower() + request[1:]
+        request = words.lower_first(request)
     return framed(d, request, yes if true else no, form=lambda got: got["content"].strip() in (yes, no))
 
 
