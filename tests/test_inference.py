@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portico.dialects.assemble import Assembler
-from portico.gateway.inference import as_prompt, assemble, call_schema, droppings, retold, surely_fits
+from portico.gateway.inference import (
+    HERMES,
+    as_prompt,
+    assemble,
+    call_schema,
+    droppings,
+    retold,
+    surely_fits,
+)
 from portico.gateway.streams import Events, ForcedCall, Joined, Told
 from portico.messages import (
     ChatRequest,
@@ -187,6 +195,21 @@ def test_schema_of_a_call() -> None:
         "type": "object",
         "properties": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("template", "hermes"),
+    [
+        ('{{- \'<tool_call>\\n{"name": "\' }}', True),
+        ('<tool_call>\\n{\\"name\\": <function-name>, \\"arguments\\": <object>}\\n</tool_call>', True),
+        ("<tool_call>\n{'arguments': ", True),
+        ("<tool_call>{function-name}\n<arg_key>", False),
+        ("<tool_call>\\n<function=", False),
+        ("no tools", False),
+    ],
+)
+def test_only_a_template_that_writes_json_into_the_mark_is_hermes(template: str, hermes: bool) -> None:
+    assert (HERMES.search(template) is not None) is hermes
 
 
 def test_a_whole_answer_retold_is_the_same() -> None:

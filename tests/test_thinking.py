@@ -42,6 +42,24 @@ PLAIN = "[user] Hello\n[assistant] "
         ("{% if message.thinking %}{{ message.thinking }}{% endif %}<think>", True),
         ("<think>\n", True),
         (SAID, True),
+        # As Nemotron and newer DeepSeek templates set their default
+        (
+            "{%- set enable_thinking = enable_thinking if enable_thinking is defined else True -%}"
+            "{%- if enable_thinking -%}<think>{%- endif -%}",
+            True,
+        ),
+        (
+            "{% set thinking = thinking if thinking is defined else false %}{% if thinking %}x{% endif %}",
+            False,
+        ),
+        # As Granite asks for it after other cases
+        ("{%- if documents %}a{%- elif thinking %}<think>{%- endif %}", False),
+        ("{% if add_generation_prompt and enable_thinking %}<think>{% endif %}", False),
+        ("{% if (enable_thinking) %}<think>{% endif %}", False),
+        (
+            "{% if enable_thinking is defined %}{% if not enable_thinking %}<think></think>{% endif %}{% endif %}",
+            True,
+        ),
     ],
 )
 def test_what_a_template_does_unasked(template: str, thinks: bool) -> None:

@@ -1,11 +1,10 @@
 """Causal attention that stays inside documents, in bfloat16 on the CPU.
 
-attention.c is compiled once and called through ctypes; where that is impossible (no gcc, no avx512_bf16)
+attention.c is compiled at the start and called through ctypes; where that is impossible (no gcc, no avx512_bf16)
 torch's scaled_dot_product_attention with a mask does the same, more slowly.
 """
 
 import ctypes
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -25,14 +24,11 @@ def _library() -> ctypes.CDLL | None:
         flags = Path("/proc/cpuinfo").read_text()
         if "avx512_bf16" not in flags:
             return None
-        key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-        built = Path(tempfile.gettempdir()) / f"portico-attention-{os.getuid()}-{key}.so"
-        if not built.exists():
-            part = built.with_suffix(f".{os.getpid()}")
+        with tempfile.TemporaryDirectory(prefix="portico-attention-") as folder:
+            built = Path(folder, "attention.so")
             options = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC"]
-            subprocess.run(["gcc", *options, str(SOURCE), "-o", str(part), "-lm"], check=True)
-            part.replace(built)
-        return ctypes.CDLL(str(built))
+            subprocess.run(["gcc", *options, str(SOURCE), "-o", str(built), "-lm"], check=True)
+            return ctypes.CDLL(str(built))
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -31,13 +31,18 @@ class Feed:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        """Fills the queue; a process that ends, even in the middle of a batch, ends it with None."""
         pipe = self.process.stdout
-        while len(head := pipe.read(HEADER.size)) == HEADER.size:
-            step, rows, length = HEADER.unpack(head)
-            tokens = np.frombuffer(pipe.read(2 * rows * length), np.uint16).reshape(rows, length)
-            mask = np.frombuffer(pipe.read(rows * length), np.uint8).reshape(rows, length)
-            self.queue.put((step, tokens.astype(np.int64), mask))
-        self.queue.put(None)
+        try:
+            while len(head := pipe.read(HEADER.size)) == HEADER.size:
+                step, rows, length = HEADER.unpack(head)
+                tokens = np.frombuffer(pipe.read(2 * rows * length), np.uint16).reshape(rows, length)
+                weights = np.frombuffer(pipe.read(rows * length), np.uint8).reshape(rows, length)
+                self.queue.put((step, tokens.astype(np.int64), weights))
+        except ValueError:
+            pass  # half a batch: `get` says so
+        finally:
+            self.queue.put(None)
 
     def get(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """tokens int64 [B, T + 1] and the weights of the answers uint8 [B, T + 1] of this step."""

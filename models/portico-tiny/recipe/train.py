@@ -21,7 +21,9 @@ from recipe.feed import Feed
 from recipe.network import Config, Network, _Head
 from recipe.optimizer import Optimizer
 
-# Arguments that change nothing about the weights.
+# The modules that decide the weights, beside the families, and the arguments that do not.
+DECIDING = ["attention.c", "attention.py", "data.py", "network.py", "optimizer.py", "render.py", "sample.py"]
+DECIDING += ["train.py", "words.py"]
 NOT_DECIDING = {"out", "tokenizer", "resume", "save_minutes", "stop_after_minutes", "log_every"}
 
 
@@ -116,9 +118,13 @@ def made_of(a: argparse.Namespace) -> str:
     """A digest of all that decides the weights: the recipe, the texts it reads, and the arguments. A checkpoint
     of another digest is not gone on with."""
     folder = Path(__file__).parent
-    sources = sorted([*folder.rglob("*.py"), *folder.rglob("*.c")])
-    sources += [folder.parent / "chat_template.jinja", Path(prompts.__file__), a.tokenizer]
-    sources.append(Path(prompts.__file__).with_name("prompts.toml"))
+    sources = [folder / name for name in DECIDING]
+    sources += [
+        *sorted((folder / "families").glob("*.py")),
+        folder.parent / "chat_template.jinja",
+        a.tokenizer,
+    ]
+    sources += [Path(prompts.__file__), Path(prompts.__file__).with_name("prompts.toml")]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -131,7 +137,6 @@ def save(a: argparse.Namespace, network: Network, optimizer: Optimizer, record: 
     """Write checkpoint.pt whole or not at all."""
     part = a.out / "checkpoint.part"
     state = {"sizes": network.sizes(), "flat": network.flat, "optimizer": optimizer.state(), **record}
-    state["made_of"] = made_of(a)
     torch.save(state, part)
     part.replace(a.out / "checkpoint.pt")
 
@@ -145,9 +150,10 @@ def main() -> None:
     network = Network(config, seed=a.seed, compiled=True)
     optimizer = Optimizer(network, a.optimizer, a.lr, tuple(a.betas), a.decay, a.momentum, a.embed_lr)
     first, seen, spent, ema = 0, 0, 0.0, None
+    digest = made_of(a)
     if a.resume and (a.out / "checkpoint.pt").exists():
         state = torch.load(a.out / "checkpoint.pt", weights_only=True)
-        if state["made_of"] != made_of(a):
+        if state["made_of"] != digest:
             sys.exit(
                 f"{a.out / 'checkpoint.pt'} is of another recipe or other arguments: remove it to start anew"
             )
@@ -197,13 +203,22 @@ def main() -> None:
             say({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()})
             recent, recent_seen, mark, waited = [], 0, now, 0.0
         if stop or step == a.steps or now - saved > 60 * a.save_minutes:
-            record = {"step": step, "seen": seen, "seconds": spent + now - begun, "ema": ema}
+            record = {
+                "step": step,
+                "seen": seen,
+                "seconds": spent + now - begun,
+                "ema": ema,
+                "made_of": digest,
+            }
             save(a, network, optimizer, record)
             saved = time.monotonic()
         if stop:
             break
     feed.close()
     network.save(a.out)
+    if step == a.steps:
+        # Else the next `make model` would find everything done, and train nothing.
+        (a.out / "checkpoint.pt").unlink()
 
 
 if __name__ == "__main__":

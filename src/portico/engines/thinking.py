@@ -7,10 +7,17 @@ import re
 from portico.engines import ModelSpec
 
 _SWITCH = r"(?<![\w.\"'])(?:enable_)?thinking\b"
-_DEFAULT = re.compile(rf"{_SWITCH}\s*(?:=|\|\s*default\()\s*(true|false)\b", re.IGNORECASE)
+_BARE = rf"{_SWITCH}(?!\s*(?:is|==|!=|\||=))"
+# The default that a template gives its switch: set, by a filter, or where it is not defined.
+_DEFAULT = re.compile(
+    rf"{_SWITCH}\s*(?:=|\|\s*default\()\s*(true|false)\b|{_SWITCH} is defined else (true|false)\b",
+    re.IGNORECASE,
+)
+# Whether it is set is asked alone, and its value inside: unset, nothing of that happens.
+_GUARDED = re.compile(rf"\bif {_SWITCH} is defined\s*[-+]?%}}")
 _WHEN_ASKED = re.compile(
     rf"{_SWITCH} is defined and {_SWITCH}(?!\s*(?:is false|is not|==\s*false|!=))"
-    rf"|\bif (?:not )?{_SWITCH}(?!\s*(?:is|==|!=|\|))",
+    rf"|\b(?:el)?if\s*\(?\s*(?:not\s+)?{_BARE}|\band\s*\(?\s*{_BARE}",
     re.IGNORECASE,
 )
 
@@ -19,5 +26,5 @@ def thinks_unasked(spec: ModelSpec) -> bool:
     """False for a template that thinks only when its switch is on, and leaves it off where it is not set."""
     template = spec.chat_template or spec.facts.chat_template or ""
     if default := _DEFAULT.search(template):
-        return default[1].lower() == "true"
-    return _WHEN_ASKED.search(template) is None
+        return (default[1] or default[2]).lower() == "true"
+    return _GUARDED.search(template) is not None or _WHEN_ASKED.search(template) is None

@@ -6,6 +6,7 @@ Pure decisions (what to send, what to drop) are functions; `Inference` acts on t
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -225,7 +226,7 @@ class Inference:
             raise unsupported(replica, "a forced tool call with images", "tool_choice")
         prompt = await replica.render(msgspec.structs.replace(request, tool_choice=None, tools=tools))
         # A model trained on <tool_call> writes the call badly without it, and badly without the name in it.
-        marked = calls_in_marks(replica) and not prompt.endswith(THINK)
+        marked = calls_in_marks(replica) and not prompt.rstrip().endswith("<think>")
         if marked:
             prompt += TOOL_CALL
         name = tools[0].name if len(tools) == 1 and not marked else None
@@ -490,15 +491,15 @@ def droppings(messages: Sequence[Message]) -> Sequence[tuple[Message, ...]]:
     return found
 
 
-# How Hermes' way of calling begins; after it stands a JSON object of name and arguments.
 TOOL_CALL = "<tool_call>\n"
-THINK = "<think>\n"
+# The mark with a JSON object of name and arguments in it, as a template spells it. Others (Qwen3-Coder, GLM,
+# Hunyuan) put XML or names into the same mark.
+HERMES = re.compile(r"""<tool_call>(?:\\n|\s)*\{\\?["'](?:name|arguments)\b""")
 
 
 def calls_in_marks(replica: Replica) -> bool:
-    """Whether the chat template writes calls as Hermes does. Some use its mark around XML."""
-    template = replica.spec.chat_template or replica.spec.facts.chat_template or ""
-    return TOOL_CALL.strip() in template and "<function=" not in template
+    """Whether the chat template writes calls as Hermes does."""
+    return HERMES.search(replica.spec.chat_template or replica.spec.facts.chat_template or "") is not None
 
 
 def call_schema(tools: Sequence[Tool], *, named: bool) -> dict[str, object]:

@@ -136,6 +136,39 @@ def shown_text(d: Draw) -> str:
     return made
 
 
+def saver(d: Draw) -> Program:
+    """It prints nothing: what it makes is a file."""
+    text, path = shown_text(d), f"{words.word(d)}.txt"
+    right = f'return "{text}"'
+    changed = text.split(" ")
+    at = d.integer(0, len(changed) - 1)
+    changed[at] = misspelt(d, changed[at])
+    wrong = " ".join(changed)
+    fault = Fault(
+        "main.py",
+        "text",
+        right,
+        f'return "{wrong}"',
+        "",
+        f'returns "{wrong}", must return "{text}"',
+        f"'{wrong}'",
+    )
+    return Program(
+        kind="saver",
+        asked=f"writes {text} to {path}",
+        files={
+            "main.py": f"from pathlib import Path\n\n\ndef text():\n    {right}\n\n\n"
+            f'{MAIN}    Path("{path}").write_text(text())\n',
+            "test_main.py": unit_test("main", "text", [("text", f'self.assertEqual(text(), "{text}")')]),
+        },
+        does={"main.py": f"writes {text} to {path}", "test_main.py": "tests text"},
+        run="python main.py",
+        output="",
+        faults=[fault],
+        holes=[("main.py", "def text():\n    pass", f"def text():\n    {right}")],
+    )
+
+
 def numbers(d: Draw) -> Program:
     last = d.integer(2, 12)
     return Program(
@@ -287,7 +320,7 @@ def function(d: Draw) -> Program:
     )
 
 
-# ---- the two larger ones of the seed
+# ---- two larger ones
 
 CALCULATOR = """import sys
 
@@ -490,13 +523,13 @@ def script(d: Draw) -> Program:
 
 def any_program(d: Draw) -> Program:
     return d.random.choices(
-        [hello, function, numbers, calculator, todo, page, script], [8, 6, 2, 3, 3, 2, 1]
+        [hello, function, numbers, saver, calculator, todo, page, script], [8, 6, 2, 1.5, 3, 3, 2, 1]
     )[0](d)
 
 
 def python_program(d: Draw) -> Program:
     """One with faults that Python's tests show."""
-    return d.random.choices([hello, function, numbers, calculator, todo], [4, 8, 2, 2, 2])[0](d)
+    return d.random.choices([hello, function, numbers, saver, calculator, todo], [4, 8, 2, 1, 2, 2])[0](d)
 
 
 def broken(program: Program, fault: Fault) -> dict[str, str]:
@@ -513,16 +546,26 @@ def passed(d: Draw, program: Program) -> str:
     """What unittest prints when all is well."""
     count = len(program.tests)
     if program.language == "JavaScript":
-        return (
-            "\n".join(f"✔ {name} ({d.integer(1, 9)}ms)" for name in program.tests) + f"\npass {count}\nfail 0"
-        )
+        return tap(d, program.tests)
     noun = "test" if count == 1 else "tests"
     return f"{'.' * count}\n{'-' * 70}\nRan {count} {noun} in 0.00{d.integer(0, 9)}s\n\nOK"
 
 
+def tap(d: Draw, tests: tuple[str, ...]) -> str:
+    """What `node --test` prints where nobody looks at it in a terminal."""
+    lines = ["TAP version 13"]
+    for at, name in enumerate(tests, 1):
+        took = d.integer(500, 9999) / 1000
+        lines += [f"# Subtest: {name}", f"ok {at} - {name}", "  ---", f"  duration_ms: {took}", "  ..."]
+    lines += [f"1..{len(tests)}", f"# tests {len(tests)}", "# suites 0", f"# pass {len(tests)}", "# fail 0"]
+    return "\n".join(
+        [*lines, "# cancelled 0", "# skipped 0", "# todo 0", f"# duration_ms {d.integer(40, 99)}"]
+    )
+
+
 def failed(d: Draw, program: Program, fault: Fault) -> tuple[str, str]:
     """What unittest prints with the fault in, and the one line that says it: path, line, error."""
-    folder = d.choice(["/work/", "/project/", "", f"/home/{words.invented(d)}/"])
+    folder = d.choice(["/project/", "/app/", "", f"/home/{words.invented(d)}/"])
     test_path = next(path for path in program.files if path.startswith("test_"))
     test_text = program.files[test_path]
     name = _shown_by(program, fault, test_text)

@@ -7,7 +7,8 @@ drawn turn, so that the evaluation asks for every step: the files, the runs, the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from portico import prompts
 from recipe import words
@@ -88,27 +89,44 @@ def plan_of(program: Program) -> str:
     return "\n".join(f"{path}: {does}" for path, does in program.does.items())
 
 
-Step = tuple[dict[str, str], str]  # an action and what it gave back
+@dataclass(frozen=True)
+class Step:
+    """A turn and what it gave back: an action, or, where there is none, a text that is no answer of the form.
+
+    slip: the turn has a fault in it; it is shown and not trained on.
+    """
+
+    action: dict[str, str]
+    given: str = ""
+    slip: bool = False
+    text: str = ""
 
 
 def write(path: str, content: str) -> Step:
-    return {"action": "write_file", "path": path, "content": content}, prompts.action_result(
-        "wrote", path=path
-    )
+    made = {"action": "write_file", "path": path, "content": content}
+    return Step(made, prompts.action_result("wrote", path=path))
 
 
 def edit(path: str, find: str, replace: str) -> Step:
     made = {"action": "edit_file", "path": path, "find": find, "replace": replace}
-    return made, prompts.action_result("edited", path=path)
+    return Step(made, prompts.action_result("edited", path=path))
+
+
+def delete(path: str) -> Step:
+    return Step({"action": "delete_file", "path": path}, prompts.action_result("deleted", path=path))
 
 
 def run(command: str, code: int, output: str) -> Step:
-    given = prompts.action_result("ran", code=code, output=output or prompts.texts()["team"]["nothing"])
-    return {"action": "run", "command": command}, given
+    output = output or prompts.texts()["team"]["nothing"]
+    return Step({"action": "run", "command": command}, prompts.action_result("ran", code=code, output=output))
 
 
 def finish(summary: str) -> Step:
-    return {"action": "finish", "summary": summary}, ""
+    return Step({"action": "finish", "summary": summary})
+
+
+def tests_pass(d: Draw, program: Program) -> Step:
+    return run(program.test, 0, programs.passed(d, program))
 
 
 def opening(
@@ -119,7 +137,6 @@ def opening(
     *,
     tools: bool,
     files: dict[str, str] | None = None,
-    omitted: Sequence[str] = (),
     known: int = 2,
     name: str = "",
     **values: object,
@@ -130,28 +147,34 @@ def opening(
         asked,
         modality=program.modality if known > 0 else "",
         language=program.language if known > 1 else "",
-        files=prompts.show_files(files or {}, omitted),
+        ideas=words.phrase(d, 2, 6) if d.chance(0.08) else "",
+        files=prompts.show_files(files or {}, left_out(d) if files and d.chance(0.1) else ()),
     )
     return [system(text), user(prompts.phase_opening(phase, tools=tools, **values))]
 
 
-def conversation(d: Draw, start: list[Message], steps: list[Step], *, tools: bool, slip: int = -1) -> Sample:
-    """Steps as turns, in bare JSON or as tool calls, cut at a drawn turn (never at `slip`, a turn with a fault
-    in it, which is shown and not trained on)."""
-    ends = [at for at in range(len(steps)) if at != slip]
+def left_out(d: Draw) -> list[str]:
+    """Names of files that did not fit."""
+    return [words.path(d) for _ in range(d.integer(1, 4))]
+
+
+def conversation(d: Draw, start: list[Message], steps: list[Step], *, tools: bool) -> Sample:
+    """Steps as turns, in bare JSON or as tool calls, cut at a drawn turn that is no slip."""
+    ends = [at for at, step in enumerate(steps) if not step.slip]
     last = len(steps) - 1 if d.training and d.chance(0.6) else d.choice(ends)
     messages = list(start)
-    for at, (action, given) in enumerate(steps[: last + 1]):
-        if tools:
-            name = action["action"]
-            said = calls((name, {key: value for key, value in action.items() if key != "action"}))
+    for at, step in enumerate(steps[: last + 1]):
+        called = tools and bool(step.action)
+        if called:
+            fields = {key: value for key, value in step.action.items() if key != "action"}
+            said = calls((step.action["action"], fields))
         else:
-            said = says_json(action)
-        if at == slip:
+            said = says_json(step.action) if step.action else says(step.text)
+        if step.slip:
             said["untrained"] = True
         messages.append(said)
         if at < last:
-            messages.append(result(given) if tools else user(given))
+            messages.append(result(step.given) if called else user(step.given))
     return Sample(
         messages,
         tools=prompts.action_tools() if tools else None,
@@ -159,6 +182,65 @@ def conversation(d: Draw, start: list[Message], steps: list[Step], *, tools: boo
         form=is_action,
         max_tokens=900,
     )
+
+
+# What is said instead of an action, and what is refused with its reason.
+_TALK = [
+    "I will write the files now.",
+    "Here is the program.",
+    "Sure, I can do that.",
+    "Done.",
+    "First I write main.py, then its tests.",
+    "```python\nprint(1)\n```",
+    '{"action": "write_file", "path": "main.py"',
+    "The program is ready.",
+]
+_REFUSED = [
+    ("pip install requests", "there is no network here"),
+    ("pip install flask", "there is no network here"),
+    ("git push", "only python and its tests run here"),
+    ("rm -r .", "that would delete the project"),
+    ("sudo python main.py", "sudo is not allowed"),
+    ("cd .. && ls", "outside of the project"),
+]
+
+
+def with_mishap(d: Draw, steps: list[Step], files: dict[str, str]) -> list[Step]:
+    """Now and then a turn goes wrong and is told so; the next one does what was due."""
+    if not d.chance(0.2):
+        return steps
+    at = d.integer(0, len(steps) - 1)
+    due = steps[at].action
+    kinds = ["again"]
+    if due["action"] == "edit_file" and due["path"] in files:
+        kinds += ["no_match", "not_found", "many_matches"]
+    if due["action"] == "run":
+        kinds += ["refused", "refused"]
+    return [*steps[:at], _mishap(d, d.choice(kinds), due, files), *steps[at:]]
+
+
+def _mishap(d: Draw, kind: str, due: dict[str, str], files: dict[str, str]) -> Step:
+    path = due.get("path", "")
+    if kind == "no_match":
+        wrong = {**due, "find": programs.misspelt(d, due["find"])}
+        return Step(wrong, prompts.action_result(kind, path=path), slip=True)
+    if kind == "not_found":
+        other = programs.misspelt(d, path)
+        return Step({**due, "path": other}, prompts.action_result(kind, path=other), slip=True)
+    often = [
+        each
+        for each in ("return", "message", "numbers", "text", "self")
+        if files.get(path, "").count(each) > 1
+    ]
+    if kind == "many_matches" and often:
+        find = d.choice(often)
+        told = prompts.action_result(kind, path=path, count=files[path].count(find))
+        return Step({**due, "find": find}, told, slip=True)
+    if kind == "refused":
+        command, reason = d.choice(_REFUSED)
+        told = prompts.action_result(kind, reason=reason)
+        return Step({"action": "run", "command": command}, told, slip=True)
+    return Step({}, prompts.texts()["team"]["again"], slip=True, text=d.choice(_TALK))
 
 
 def is_action(message: Message) -> bool:
@@ -182,25 +264,31 @@ def coding(d: Draw, *, tools: bool) -> Sample:
     asked = task(d, program)
     start = opening(d, program, asked, "coding", tools=tools, plan=plan_of(program))
     steps = [write(path, text) for path, text in program.files.items()]
-    slip = -1
-    tested = run(program.test, 0, programs.passed(d, program))
     started = [run(program.run, 0, program.output)] if program.run else []
     faults = [fault for fault in program.faults if not fault.error or program.kind == "todo"]
     if faults and d.chance(0.3):
         fault = d.choice(faults)
-        slip = list(program.files).index(fault.path)
-        steps[slip] = write(fault.path, programs.broken(program, fault)[fault.path])
+        at = list(program.files).index(fault.path)
+        broken = programs.broken(program, fault)[fault.path]
+        steps[at] = replace(write(fault.path, broken), slip=True)
         report, _ = programs.failed(d, program, fault)
-        output = programs.output_with(program, fault)
-        steps += [run(program.run, 0, output), run(program.test, 1, report), *mending(program, fault), tested]
+        steps += [run(program.run, 0, programs.output_with(program, fault)), run(program.test, 1, report)]
+        steps += with_mishap(d, [mending(fault), tests_pass(d, program)], {fault.path: broken})
     else:
-        steps += [*started, tested]
+        steps = with_mishap(d, [*steps, *started, tests_pass(d, program)], {})
     steps.append(finish(f"{next(iter(program.files))} {program.asked}."))
-    return conversation(d, start, steps, tools=tools, slip=slip)
+    return conversation(d, start, steps, tools=tools)
 
 
-def mending(program: Program, fault: Fault) -> list[Step]:
-    return [edit(fault.path, fault.bad, fault.good)]
+def mending(fault: Fault) -> Step:
+    return edit(fault.path, fault.bad, fault.good)
+
+
+def mended(d: Draw, program: Program, fault: Fault) -> list[Step]:
+    """The fault is mended, the tests pass, the work is done."""
+    steps = [mending(fault), tests_pass(d, program)]
+    steps = with_mishap(d, steps, programs.broken(program, fault))
+    return [*steps, finish(f"Mended {fault.function} in {fault.path}.")]
 
 
 # ---- changes to files that are there
@@ -238,12 +326,7 @@ def change(d: Draw, *, tools: bool, tokens: int = 0) -> Sample:
     files = around(d, program, programs.broken(program, fault), tokens)
     comments = comment(fault)
     start = opening(d, program, task(d, program), "change", tools=tools, files=files, comments=comments)
-    steps = [
-        *mending(program, fault),
-        run(program.test, 0, programs.passed(d, program)),
-        finish(f"Mended {fault.function} in {fault.path}."),
-    ]
-    return conversation(d, start, steps, tools=tools)
+    return conversation(d, start, mended(d, program, fault), tools=tools)
 
 
 def comment(fault: Fault) -> str:
@@ -259,12 +342,7 @@ def fix(d: Draw, *, tools: bool, tokens: int = 0) -> Sample:
     start = opening(
         d, program, task(d, program), "fix", tools=tools, files=files, report=report, summary=said
     )
-    steps = [
-        *mending(program, fault),
-        run(program.test, 0, programs.passed(d, program)),
-        finish(f"Mended {fault.function} in {fault.path}."),
-    ]
-    return conversation(d, start, steps, tools=tools)
+    return conversation(d, start, mended(d, program, fault), tools=tools)
 
 
 def complete(d: Draw, *, tools: bool) -> Sample:
@@ -275,16 +353,92 @@ def complete(d: Draw, *, tools: bool) -> Sample:
     path, hole, whole = d.choice(program.holes)
     files = {**program.files, path: program.files[path].replace(whole, hole)}
     start = opening(d, program, task(d, program), "complete", tools=tools, files=files, path=path)
+    steps = with_mishap(d, [edit(path, hole, whole), tests_pass(d, program)], files)
+    return conversation(d, start, [*steps, finish(f"Completed {path}.")], tools=tools)
+
+
+_OTHER_TEXT = [
+    "Print {new} instead of {old}.",
+    "Print {new} and not {old}.",
+    "Please print {new} instead of {old}.",
+    "The program must print {new}.",
+    "It should print {new}.",
+    "Change the text to {new}.",
+    "Please change the text to {new}.",
+    "I want it to print {new}.",
+    "Can you make it print {new}?",
+    "Replace {old} with {new}.",
+    "The text is wrong, it must be {new}.",
+    "Use the text {new} instead of {old}.",
+    # never trained
+    "Please replace the text with {new}.",
+    "The text should be {new} instead of {old}.",
+]
+
+
+def other_text(d: Draw, *, tools: bool) -> Sample:
+    """A person who reviews wants another text: the program and its test change together."""
+    program = programs.hello(d)
+    old, new = program.output, programs.shown_text(d)
+    comments = d.wording(_OTHER_TEXT).format(old=old, new=new)
+    start = opening(
+        d, program, task(d, program), "change", tools=tools, files=program.files, comments=comments
+    )
     steps = [
-        edit(path, hole, whole),
-        run(program.test, 0, programs.passed(d, program)),
-        finish(f"Completed {path}."),
+        edit("main.py", f'return "{old}"', f'return "{new}"'),
+        edit("test_main.py", f'message(), "{old}"', f'message(), "{new}"'),
+        tests_pass(d, program),
     ]
-    return conversation(d, start, steps, tools=tools)
+    steps = with_mishap(d, steps, program.files)
+    return conversation(d, start, [*steps, finish("Changed the text in main.py.")], tools=tools)
+
+
+_UNUSED = [
+    "{path} is not used, delete it.",
+    "{path}: is not used, must be deleted.",
+    "Delete {path}.",
+    "Please delete {path}, nothing uses it.",
+    "Remove the file {path}.",
+    "{path} can go.",
+    "We do not need {path}.",
+    "The file {path} is left over, delete it.",
+    # never trained
+    "Please remove {path}, it is not used.",
+    "Nothing needs {path}, please delete it.",
+]
+
+
+def unused(d: Draw, *, tools: bool) -> Sample:
+    """A file that nothing uses is deleted."""
+    program = programs.python_program(d)
+    path = words.file_name(d, "py")
+    while path in program.files:
+        path = words.file_name(d, "py")
+    files = dict(d.shuffled([*program.files.items(), (path, f'print("{programs.shown_text(d)}")\n')]))
+    comments = d.wording(_UNUSED).format(path=path)
+    start = opening(d, program, task(d, program), "change", tools=tools, files=files, comments=comments)
+    steps = with_mishap(d, [delete(path), tests_pass(d, program)], files)
+    return conversation(d, start, [*steps, finish(f"Deleted {path}.")], tools=tools)
+
+
+def pictures(d: Draw, *, tools: bool) -> Sample:
+    """The first picture goes into a web page; other programs show none."""
+    program = programs.page(d) if d.chance(0.5) else programs.python_program(d)
+    names = [f"{words.word(d)}.png" for _ in range(d.integer(1, 3))]
+    listed = "\n".join(f"{name}: {words.phrase(d, 2, 4)}" for name in names)
+    start = opening(
+        d, program, task(d, program), "art_integration", tools=tools, files=program.files, images=listed
+    )
+    if program.kind != "page":
+        return conversation(d, start, [finish("No picture fits in this program.")], tools=tools)
+    placed = edit("index.html", "<body>", f'<body>\n<img src="{names[0]}">')
+    steps = with_mishap(d, [placed, tests_pass(d, program)], program.files)
+    return conversation(d, start, [*steps, finish(f"index.html shows {names[0]}.")], tools=tools)
 
 
 def drawn_step(d: Draw, *, tools: bool) -> Sample:
-    return d.random.choices([coding, change, fix, complete], [6, 3, 3, 1])[0](d, tools=tools)
+    kinds = [coding, change, fix, complete, other_text, unused, pictures]
+    return d.random.choices(kinds, [6, 3, 3, 1, 1, 0.7, 0.7])[0](d, tools=tools)
 
 
 def actions(d: Draw) -> Sample:
@@ -436,7 +590,9 @@ def art(d: Draw) -> Sample:
 def reflection(d: Draw) -> Sample:
     """What was decided, out of a conversation."""
     program = programs.any_program(d)
-    topic = d.choice(["demand", "language"])
+    topic = d.choice(["demand", "language", "environment"])
+    if topic == "environment":
+        return _packages_decided(d, program)
     values = list(_KINDS) if topic == "demand" else list(_REASONS)
     titles = prompts.texts()["team"]["titles"]
     first, second = (titles["cpo"], titles["ceo"]) if topic == "demand" else (titles["cto"], titles["ceo"])
@@ -463,6 +619,27 @@ def reflection(d: Draw) -> Sample:
         question=prompts.texts()["team"]["questions"][topic],
     )
     return Sample([*start, says(f"<INFO> {decided}")], form=ends_with_info)
+
+
+def _packages_decided(d: Draw, program: Program) -> Sample:
+    titles = prompts.texts()["team"]["titles"]
+    needed = ", ".join(d.some(_PACKAGES, 1, 3)) if d.chance(0.7) else "none"
+    lines = [
+        f"{titles['programmer']}: {d.choice(['The files need', 'We need', 'Packages'])}: {needed}",
+        f"{titles['cto']}: {d.choice(['I agree.', 'Good.', 'Agreed.'])}",
+    ]
+    question = prompts.texts()["team"]["questions"]["environment"]
+    start = opening(
+        d,
+        program,
+        task(d, program),
+        "reflection",
+        tools=False,
+        known=2,
+        conversation="\n".join(lines),
+        question=question,
+    )
+    return Sample([*start, says(f"<INFO> {needed}")], form=ends_with_info)
 
 
 def decisions(d: Draw) -> Sample:
