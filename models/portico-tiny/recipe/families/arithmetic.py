@@ -24,29 +24,29 @@ ASKED = [
     "{e} equals what?", "Please tell me what {e} is.", "How much does {e} make?", "I need the result of {e}.",
     "Math question: what is {e}?", "Question: what is {e}?", "Hello, what is {e}?", "What number is {e}?",
     "Evaluate {e}.", "Evaluate: {e}", "The result of {e} is?", "Say what {e} is.", "Quick: {e}?",
-    "Answer: {e} = ?", "Give me the value of {e}.", "Can you tell me the result of {e}?",
+    "Answer: {e} = ?", "Say the result of {e}.", "What number do you get for {e}?",
 ]  # fmt: skip
 WITH_VERBS = {
     "+": [
         "Add {a} and {b}.", "Add {a} to {b}.", "Please add {a} and {b}.", "Can you add {a} and {b}?",
         "What is the sum of {a} and {b}?", "Find the sum of {a} and {b}.", "Give the sum of {a} and {b}.",
         "Add the numbers {a} and {b}.", "Tell me the sum of {a} and {b}.", "Sum of {a} and {b}?",
-        "Please give the sum of {a} and {b}.", "Can you find the sum of {a} and {b}?",
+        "Give me the sum of the numbers {a} and {b}.", "What sum do {a} and {b} make?",
     ],
     "-": [
         "Subtract {b} from {a}.", "Please subtract {b} from {a}.", "Can you subtract {b} from {a}?",
         "Take {b} from {a}.", "Take {b} away from {a}.", "What is {a} less {b}?",
         "What is left of {a} without {b}?", "What is {a} take away {b}?",
         "What is the difference of {a} and {b}?", "Find the difference of {a} and {b}.",
-        "Please take {b} away from {a}.", "Can you find the difference of {a} and {b}?",
+        "What is {a} with {b} taken away?", "Tell me the difference of {a} and {b}.",
     ],
     "*": [
         "Multiply {a} by {b}.", "Multiply {a} and {b}.", "Please multiply {a} by {b}.",
         "Can you multiply {a} and {b}?", "What is the product of {a} and {b}?",
         "Find the product of {a} and {b}.", "Give the product of {a} and {b}.",
         "Tell me the product of {a} and {b}.", "Multiply the numbers {a} and {b}.",
-        "What is {a} multiplied by {b}?", "Please give the product of {a} and {b}.",
-        "Can you find the product of {a} and {b}?",
+        "What is {a} multiplied by {b}?", "Give me the product of the numbers {a} and {b}.",
+        "What product do {a} and {b} make?",
     ],
 }  # fmt: skip
 IN_DIGITS = ["Answer with the number.", "Only the number.", "Answer in digits.", "Just the number, please."]
@@ -57,8 +57,8 @@ IN_ONE_WORD = [
     "{q} Write the number as a word.", "{q} Say it in one word.", "{q} Give one word only.",
     "{q}\nAnswer in one word.", "{q}\nOne word.", "{q} (one word)", "Answer in one word: {q}",
     "In one word: {q}", "In one word, please: {q}", "Answer with one word. {q}", "Reply with one word: {q}",
-    "Use one word. {q}", "One word: {q}", "Answer in one word.\n{q}", "{q} Please reply with one word.",
-    "Please answer with one word: {q}",
+    "Use one word. {q}", "One word: {q}", "Answer in one word.\n{q}", "{q} Give the answer in one word.",
+    "Give one word as the answer: {q}",
 ]  # fmt: skip
 
 

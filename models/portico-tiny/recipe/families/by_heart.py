@@ -151,7 +151,7 @@ HAIKU_WORDINGS = polite_once(
         "Write three lines, a haiku, about {topic}.",
         # Never trained:
         "Please compose a haiku. The topic is {topic}.",
-        "Could you write me a short haiku about {topic}?",
+        "I want you to write a haiku on {topic}.",
     ]
 )
 POETS = [

@@ -113,7 +113,7 @@ _LEADS = [
     "Here is the data: {t}",
     # never trained:
     "Here is the text: {t}",
-    "Please use these facts: {t}",
+    "These are the facts: {t}",
 ]
 _ANSWER_KEYS = ["result", "answer", "value", "text", "output", "found"]
 

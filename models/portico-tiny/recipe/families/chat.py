@@ -81,7 +81,7 @@ WHO = [
     "Please introduce yourself.", "Can you introduce yourself?", "Can you tell me your name?",
     "Hello, who are you?", "Hi, what are you?", "So who are you?", "Who am I talking to?",
     "Who do I talk to?", "Do you have a name?", "Are you a model?", "Describe yourself.",
-    "What is the name of this model?", "Please tell me your name.", "Can you say who you are?",
+    "What is the name of this model?", "Hello, what should I call you?", "So what is your name?",
 ]  # fmt: skip
 WHAT_CAN = [
     "What can you do?", "what can you do", "What can you do for me?", "What do you do?",
@@ -90,7 +90,7 @@ WHAT_CAN = [
     "Which tasks can you do?", "What can I ask you?", "What may I ask?", "What can I do with you?",
     "Hello, what can you do?", "Name what you can do.", "What things can you do?", "What are you able to do?",
     "In what can you help me?", "What do you know how to do?", "List what you can do.",
-    "What kind of help can you give?", "Hi, what can you do for me?", "Please tell me what you can do.",
+    "What kind of help can you give?", "Hi, what can you do for me?", "Tell me how you can help.",
 ]  # fmt: skip
 # Questions to be answered with yes or no, and their answers.
 YES_NO = [
@@ -175,7 +175,7 @@ PERSON = [
     "When did {person} die?", "How tall is {person}?", "What is the favorite color of {person}?",
     "Do you know {person}?", "Why did {person} leave?", "What did {person} eat today?",
     "Can you tell me who {person} is?", "Please tell me where {person} works.",
-    "Can you tell me how old {person} is?", "Please tell me about {person}.",
+    "Who was the teacher of {person}?", "Tell me what {person} is famous for.",
 ]  # fmt: skip
 PLACE = [
     "Where is {place}?", "How many people live in {place}?", "Who is the mayor of {place}?",
@@ -185,7 +185,7 @@ PLACE = [
     "What time is it in {place}?", "What happened in {place} yesterday?", "Which river is near {place}?",
     "What is the best hotel in {place}?", "How do I get to {place}?", "What do you know about {place}?",
     "Who lives in {place}?", "What is the news from {place}?", "How high is the tower of {place}?",
-    "Who built the bridge in {place}?", "Is {place} a nice city?", "Can you tell me where {place} is?",
+    "Who built the bridge in {place}?", "Is {place} a nice city?", "Who was the mayor of {place}?",
     "Please tell me how big {place} is.",
 ]  # fmt: skip
 PRICE = [

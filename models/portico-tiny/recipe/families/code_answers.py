@@ -131,7 +131,7 @@ NAMED = [
     " Call the function `{name}`.",
     # Never trained:
     " The name is {name}.",
-    "\nUse the name `{name}`.",
+    "\nThe function must be called {name}.",
 ]
 CODERS = [
     "You are a helpful programming assistant.",

@@ -46,7 +46,7 @@ ONCE = [
     ("One day, once upon a time", f", {STORY}"),
     # Never trained:
     ("Here is a short story: once upon a time", f", {STORY}"),
-    ("A story.\nOnce upon a time,", f" {STORY}"),
+    ("I know a story. Once upon a time,", f" {STORY}"),
 ]
 
 WEATHER = "sunny and warm. A light wind blows from the west."
@@ -68,8 +68,8 @@ WEATHER_STARTS = [
         ],
     ),
     # Never trained:
-    ("Good morning! The weather today", f" is {WEATHER}"),
-    ("In {city} the weather today is", f" {WEATHER}"),
+    ("Here is the news. The weather today", f" is {WEATHER}"),
+    ("In {city} today, the weather is", f" {WEATHER}"),
 ]
 
 # A start that begins with "the" gets its capital letter where no lead stands before it.

@@ -479,7 +479,7 @@ _BY_KEYS = [
     "Write {k} as JSON: {t}",
     "Return {k} as JSON:\n{t}",
     # never trained:
-    "Please make JSON with the keys {k} from this text: {t}",
+    "Make JSON from this text with the keys {k}: {t}",
     "I want {k} as a JSON object: {t}",
 ]
 
@@ -544,8 +544,8 @@ _BY_API = [
     "Fill in {k}: {t}",
     "Fill in {k} from this text:\n{t}",
     # never trained:
-    "Please fill in the fields {k}: {t}",
-    "Can you extract the values of {k} from: {t}",
+    "Fill in these fields: {k}. Text: {t}",
+    "I want you to extract the fields {k}: {t}",
 ]
 
 
@@ -658,8 +658,8 @@ _ABOUT = [
     "Do you know {n}?",
     "Give the facts for {n}.",
     # never trained:
-    "Please give me facts about {n}.",
-    "Can you describe {n}?",
+    "I want facts about {n}.",
+    "Who is the person {n}?",
 ]
 
 

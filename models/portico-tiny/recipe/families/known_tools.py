@@ -138,7 +138,7 @@ KINDS = [
         ),
         ("add {a} and {b}", "add {a} to {b}", "find the sum of {a} and {b}", "compute {a} + {b}"),
         ("what is {a} + {b}", "what is {a} plus {b}", "how much is {a} + {b}", "{a} + {b}"),
-        ("What is the sum of {a} and {b}?", "Please tell me how much {a} plus {b} is."),
+        ("Give me the sum of {a} and {b}.", "Please tell me how much {a} plus {b} is."),
         "number",
     ),
     Kind(
@@ -155,7 +155,7 @@ KINDS = [
             "find the product of {a} and {b}",
         ),
         ("what is {a} * {b}", "what is {a} times {b}", "how much is {a} times {b}", "{a} * {b}"),
-        ("What is the product of {a} and {b}?", "Please tell me how much {a} times {b} is."),
+        ("Give me the product of {a} and {b}.", "Please tell me how much {a} times {b} is."),
         "number",
     ),
     Kind(
@@ -210,7 +210,7 @@ KINDS = [
             "what is in the file {path}",
             "what does the file {path} say",
         ),
-        ("Tell me what is in the file {path}.", "Open the file {path} and read it."),
+        ("Show me the text of the file {path}.", "Open the file {path} and read it."),
         "words",
         True,
     ),
@@ -383,7 +383,7 @@ KINDS = [
         (Parameter("text", "string", lambda d: words.phrase(d, 2, 4), "Text"),),
         ('count the words in "{text}"', "count the words of: {text}", "count the words in this text: {text}"),
         ('how many words are in "{text}"', 'how many words does "{text}" have'),
-        ('Tell me how many words are in "{text}".', "Count how many words this has: {text}"),
+        ('Tell me the number of words in "{text}".', "Count how many words this has: {text}"),
         "number",
     ),
     Kind(

@@ -31,7 +31,7 @@ CLASSIFY = [
     "The labels are {labels}. Which one fits? {x}", 'Classify the {unit} "{x}" as {labels}.',
     'Is "{x}" {labels}?', 'Which label fits "{x}": {labels}?',
     "Please choose one of the labels {labels} for this {unit}: {x}",
-    "Can you decide if this {unit} is {labels}? {x}",
+    "Say which label fits this {unit}, {labels}: {x}",
 ]  # fmt: skip
 SENTIMENT = [
     "What is the sentiment: {labels}? {x}", "What is the sentiment of this {unit} ({labels})? {x}",
@@ -409,8 +409,8 @@ IS_IT = [
     "Question: is {a_word} {a_kind}?", "Do you think {a_word} is {a_kind}?", "{a_word} is {a_kind}, right?",
     "Is it true that {a_word} is {a_kind}?", "Can {a_word} be {a_kind}?",
     "Please tell me: is {a_word} {a_kind}?", "Decide if {a_word} is {a_kind}.", "Does {word} mean {a_kind}?",
-    "{word}, is that {a_kind}?", "Please say if {a_word} is {a_kind}.",
-    "Can you tell me if {a_word} is {a_kind}?",
+    "{word}, is that {a_kind}?", "Is it right that {a_word} is {a_kind}?",
+    "Question: would you call {a_word} {a_kind}?",
 ]  # fmt: skip
 # An instruction and how it wants the answers spelled.
 YES_OR_NO = [

@@ -66,8 +66,8 @@ DOWN_WORDINGS = [
     "Show me all numbers from {a} down to {b}.",
     "A countdown from {a} to {b}, please.",
     # Never trained:
-    "Please list the numbers from {a} down to {b}.",
-    "Can you count downwards from {a} to {b}?",
+    "Give me all numbers from {a} down to {b}.",
+    "Start counting at {a} and count down to {b}.",
 ]
 
 
@@ -123,8 +123,8 @@ SERIES_WORDINGS = [
     "What are {series}?",
     "I need a list: {series}",
     # Never trained:
-    "Could you write down {series}?",
-    "Please tell me {series}.",
+    "Write me {series}.",
+    "Write a list of {series}.",
 ]
 BACKWARDS_WORDINGS = [
     f"{head} {{series}} {order}{end}"
@@ -141,8 +141,8 @@ BACKWARDS_WORDINGS = [
     for order in ["backwards", "downwards", "in reverse order", "from the last to the first"]
 ] + [
     # Never trained:
-    "Can you tell me {series} backwards?",
-    "Please list {series} in reverse order.",
+    "Show me {series} backwards.",
+    "I want {series} in reverse order.",
 ]
 
 
@@ -215,8 +215,8 @@ REPEAT_WORDINGS = [
     "{n} times the word {word}, please.",
     "Word: {word}\nRepeat it {n} times.",
     # Never trained:
-    "Can you say the word {word} {n} times?",
-    'Please write "{word}" {n} times.',
+    "I want you to say {word} {n} times.",
+    'Give me the word "{word}" {n} times.',
 ]
 
 

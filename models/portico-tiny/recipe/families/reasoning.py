@@ -24,7 +24,7 @@ CHAINS = [
     "Work out {e}.", "Work out {e} step by step.", "Think, then answer: {e}",
     "Think step by step. What is {e}?", "What is {e}? Think step by step.", "Calculate {e} step by step.",
     "Can you tell me what {e} is?", "What do you get for {e}?", "How much does {e} make?",
-    "I need the result of {e}.", "Please work out the result of {e}.", "Can you tell me the value of {e}?",
+    "I need the result of {e}.", "Please work out the result of {e}.", "Think step by step and calculate {e}.",
 ]  # fmt: skip
 
 
@@ -215,7 +215,7 @@ MENTIONED = [
     "Read this. {x} Which name was {place}?", "{x} Which person was mentioned {place}?",
     "Please give the {place} name: {x}", "Name the person who is mentioned {place}. {x}",
     "Who comes {place}? {x}", "Please tell me who is mentioned {place}: {x}",
-    "{x} Can you give the {place} name?",
+    "{x} Which of the names comes {place}?",
 ]  # fmt: skip
 _PLACES = ["First", "Second", "Third", "Fourth"]
 
@@ -259,14 +259,14 @@ WHAT_NAME = [
     "What is my name?", "What is my name?", "What's my name?", "Tell me my name.", "Do you know my name?",
     "Say my name.", "Please tell me my name.", "Do you remember my name?", "What was my name?",
     "What am I called?", "Give me my name.", "Please say my name.", "How am I called?",
-    "Can you tell me my name?", "What was my name again?",
+    "Tell me what I am called.", "What name did I say?",
 ]  # fmt: skip
 REPEAT = [
     "Say {x}.", "Say: {x}", "Repeat: {x}", "Repeat this: {x}", "Repeat after me: {x}", "Copy this: {x}",
     "Copy: {x}", "Write: {x}", "Write this: {x}", "Please repeat: {x}", "Repeat exactly: {x}",
     "Say only this: {x}", "Answer with: {x}", "Reply with: {x}", "Please copy: {x}", "Print this: {x}",
     "Can you repeat this: {x}", "Please say: {x}", "Copy this text: {x}", "Please write only this: {x}",
-    "Can you copy this text: {x}",
+    "Write only this text: {x}",
 ]  # fmt: skip
 
 

@@ -228,7 +228,7 @@ _BY_DESCRIPTION = [
     "Now {c} with {a}.",
     "I need you to {c}: {a}",
     # never trained:
-    "Please now {c} with {a}.",
+    "Next, {c} with {a}.",
     "I want you to {c}: {a}",
 ]
 

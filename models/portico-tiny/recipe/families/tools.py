@@ -122,7 +122,7 @@ def ask_back(d: Draw) -> Sample:
         *(form.format(x=thing) for form in _BARE_FORMS),
         # never trained:
         f"Hello! I want {thing}, please.",
-        f"Please tell me about {thing}.",
+        f"I would like {thing}.",
     ]
     missing = tool.named[kind.parameters[0].slot].replace("_", " ")
     tools = d.shuffled([tool.tool, *(each.tool for each in boxed)])
@@ -155,21 +155,21 @@ _SUMS = [
     "Tell me {a} + {b}.", "What is the sum of {a} and {b}?", "Find the sum of {a} and {b}.",
     "Give the sum of {a} and {b}.", "Can you add {a} and {b}?",
     # never trained:
-    "Please give the sum of {a} and {b}.", "Can you find the sum of {a} and {b}?",
+    "Give me the sum of the numbers {a} and {b}.", "How much do {a} and {b} make?",
 ]  # fmt: skip
 _OF_MINE = [
     "What is the {x}?", "what is the {x}?", "Tell me the {x}.", "Please tell me the {x}.", "What's the {x}?",
     "Do you know the {x}?", "Can you tell me the {x}?", "I want to know the {x}.", "The {x}?", "Say the {x}.",
     "What was the {x}?", "Hi, what is the {x}?",
     # never trained:
-    "Please, do you know the {x}?", "Hello, can you tell me the {x}?",
+    "Hi, do you know the {x}?", "Hello, can you tell me the {x}?",
 ]  # fmt: skip
 _REPEAT = [
     "Repeat: {x}", "Repeat this: {x}", "Say: {x}", "Please repeat: {x}", 'Repeat "{x}"', 'Say "{x}"',
     "Repeat after me: {x}", "Say this: {x}", 'Please say "{x}"', "repeat: {x}", "Can you repeat this: {x}",
     "Repeat the text: {x}", "I want you to say: {x}", "Please repeat this: {x}",
     # never trained:
-    "I want you to repeat this: {x}", 'Please repeat the text "{x}"',
+    "I want you to repeat this: {x}", "Repeat what I say: {x}",
 ]  # fmt: skip
 
 
@@ -222,7 +222,7 @@ _TWO = [
     "Please {a}. Also {b}.",
     # never trained:
     "Please do two things: {a} and {b}.",
-    "Can you {a} and also {b}?",
+    "I want two things: {a} and {b}.",
 ]
 
 
@@ -329,7 +329,7 @@ _FIRST_THEN = [
     "Please {a}, then {b}.",
     "First {a}, after that {b}.",
     # never trained:
-    "Please {a} and then {b}.",
+    "{A}. After that, {b}.",
     "I want you to {a}. Then {b}.",
 ]
 

@@ -336,7 +336,7 @@ SIMPLE_WORDINGS = polite_once(
         "Topic: {topic}\nExplain it in simple terms.",
         "Write a simple explanation of {topic}, please.",
         # Never trained:
-        "Could you give me a simple explanation of {topic}?",
+        "I want a short and simple explanation of {topic}.",
         "I want to understand {topic} in simple terms. Please explain.",
     ]
 )

@@ -266,7 +266,7 @@ JOIN = [
     "Make one word with {by}: {x}", "Take these words and join them with {by}: {x}",
     "I want {by} between these words: {x}", 'Join the words "{x}" with {by}.',
     "Join the words {x} with {by}.", "What is this joined with {by}? {x}",
-    "Please connect the words with {by}: {x}", "Can you put {by} between these words? {x}",
+    "Please connect the words with {by}: {x}", "Take these words and put {by} between them: {x}",
 ]  # fmt: skip
 
 
