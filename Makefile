@@ -15,7 +15,7 @@ TRAINED := $(CURDIR)/build/portico-tiny
 TRAIN := --steps 6000 --seed 1
 NPM := tests/npm/node_modules/.package-lock.json
 
-.PHONY: help demo test test-long check format bench model model-eval clean
+.PHONY: help demo test test-long check format bench model model-eval model-compare clean
 
 help:  ## this list
 	@echo "make demo        a short conversation with the bundled model, through both APIs"
@@ -26,6 +26,7 @@ help:  ## this list
 	@echo "make test-long   the tests that are too slow for CI"
 	@echo "make model       trains the bundled model again, from nothing (hours; PyTorch is installed into .venv-model)"
 	@echo "make model-eval  measures the bundled model as it is shipped, into its model card (ten minutes)"
+	@echo "make model-compare VLLM_PYTHON=...  asks three engines the same, into the card (a Python that has vLLM is needed)"
 	@echo "make clean       removes .venv and everything built"
 
 demo: $(VENV)/installed
@@ -50,6 +51,7 @@ bench: $(VENV)/installed
 	@$(MAKE) --no-print-directory -C benchmarks PYTHON="$(CURDIR)/$(BIN)/python" bench
 
 model: $(MODEL_VENV)/installed
+	@$(MODEL_PYTHON) recipe.evaluate --check README.md
 	@$(MODEL_PYTHON) pytest -q -c /dev/null --rootdir . recipe
 	@mkdir -p $(TRAINED)
 	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
@@ -61,6 +63,14 @@ model: $(MODEL_VENV)/installed
 
 model-eval: $(VENV)/installed
 	@cd $(MODEL) && $(CURDIR)/$(BIN)/python -m recipe.evaluate --update README.md $(ARGS)
+
+# VLLM_PYTHON is the path of a Python with vLLM: it needs other versions of nearly everything.
+model-compare: $(MODEL_VENV)/installed
+	@test -x "$(VLLM_PYTHON)" || { echo "make model-compare VLLM_PYTHON=/path/to/python, one that vLLM is installed for" >&2; exit 2; }
+	@$(MODEL_PYTHON) recipe.compare run --engine llamacpp
+	@$(MODEL_PYTHON) recipe.compare run --engine transformers
+	@$(MODEL_PYTHON) recipe.compare run --engine vllm --python $(abspath $(VLLM_PYTHON))
+	@$(MODEL_PYTHON) recipe.compare report --update README.md
 
 clean:
 	rm -rf $(VENV) $(MODEL_VENV) build dist demo-out tests/npm/node_modules .pytest_cache .ruff_cache .mypy_cache .hypothesis

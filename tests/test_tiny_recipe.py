@@ -19,7 +19,8 @@ sys.path.insert(0, str(RECIPE))
 from recipe import families, render, words  # noqa: E402
 from recipe.families import programs  # noqa: E402
 from recipe.families.programs import Fault, Program  # noqa: E402
-from recipe.sample import Draw, Entry, Sample, called, right, says, well_formed  # noqa: E402
+from recipe.judging import right, well_formed  # noqa: E402
+from recipe.sample import Draw, Entry, Sample, called, says  # noqa: E402
 
 T = TypeVar("T")
 

@@ -2,5 +2,6 @@
 
 sample.py says what a sample is; words.py draws what samples are made of; families/ makes them; render.py
 turns them into the text that the chat template renders; tokenizer.py, network.py, data.py and train.py make
-the weights; export.py writes them; evaluate.py measures the files that are shipped.
+the weights; export.py writes them. The files that are shipped are measured by evaluate.py, which asks what
+questions.py chooses and judging.py judges, and by compare.py, which asks other engines the same.
 """

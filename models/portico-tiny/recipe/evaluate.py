@@ -2,12 +2,14 @@
 
     python -m recipe.evaluate                       the table, and results.json beside the model
     python -m recipe.evaluate --update README.md    ... and the table in the model card
-    python -m recipe.evaluate --only NAME --failures 5
+    python -m recipe.evaluate --check README.md     only whether the card has a place for it
+    python -m recipe.evaluate --only NAME --failures 5      one row, into no file
 
 Every question of every entry is asked once, at temperature 0. Form: the answer is of the right kind and the model
 ended it by itself. Value: it is exactly the wanted one. Each is measured with wordings that were trained and with
-wordings that never were; names, words and numbers are unseen in both. Where an engine can hold an answer to a
-grammar (a JSON schema, a tool call that is required) the same questions are asked again with it.
+wordings that never were; names, words and numbers are unseen in both, except in the rows that are marked as known by
+heart. Where an engine can hold an answer to a grammar (a JSON schema, a tool call that is required) some of the same
+questions are asked again with it.
 
 Needs nothing but Portico's own environment.
 """
@@ -20,117 +22,74 @@ import json
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
-from recipe import families, requests
-from recipe.questions import question
-from recipe.sample import Entry, Message, Sample, Wordings, right, well_formed
+from recipe import asking, card, table
+from recipe.judging import right, well_formed
+from recipe.questions import WORDINGS, distinct, entries
+from recipe.sample import Entry, Message, Sample, Wordings
 from recipe.serving import FOLDER, MODEL, Server, ServerFailed, parallel, serve
+from recipe.table import Row
 
-FORM_BAR = 0.98
+SAMPLES, FORCED = 100, 30
 SLOTS, AT_ONCE = 16, 32
 ANSWER_SECONDS = 180.0
-DEAR = 6000
-"""Characters (about 1,800 tokens) above which a question costs as much as twenty others."""
-COLUMNS = ("trained", "unseen", "grammar")
-BEGIN, END = "<!-- evaluation: written by `make model-eval` -->", "<!-- /evaluation -->"
+UNANSWERED = 10
+"""So many in a row without an answer: the server hangs."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One question. The samples are made when they are asked, not before: the long ones are large."""
+    """One question. Its sample is drawn when it is asked, not before: the long ones are large."""
 
     entry: Entry
     column: str
     wordings: Wordings
     number: int
-
-    def sample(self) -> Sample:
-        return question(self.entry, self.wordings, self.number)
+    sample: Sample
 
 
-@dataclass
-class Tally:
-    """What came of the questions of one column."""
-
-    asked: int = 0
-    form: int = 0
-    value: int = 0
-    errors: int = 0
-
-    @property
-    def forms(self) -> float | None:
-        return self.form / self.asked if self.asked else None
-
-    @property
-    def values(self) -> float | None:
-        return self.value / self.asked if self.asked else None
+def jobs(chosen: Sequence[Entry], samples: int, forced: int) -> Iterator[Job]:
+    """All questions, drawn one by one. The entries take turns, so that long prompts and short ones are mixed and the
+    engine's slots are never full of long ones alone."""
+    lines = deque(_jobs(entry, samples, forced) for entry in chosen)
+    while lines:
+        line = lines.popleft()
+        if (job := next(line, None)) is not None:
+            lines.append(line)
+            yield job
 
 
-@dataclass
-class Row:
-    """An entry of the table."""
-
-    entry: Entry
-    columns: dict[str, Tally] = field(default_factory=lambda: {name: Tally() for name in COLUMNS})
-    prompts: list[int] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-
-    def below(self) -> list[str]:
-        """What does not reach its bar."""
-        found = []
-        for name, tally in self.columns.items():
-            if tally.forms is not None and tally.forms < FORM_BAR:
-                found.append(f"{name} form")
-            if tally.values is not None and tally.values < self.entry.bar:
-                found.append(f"{name} value")
-        return found
-
-
-def jobs(rows: Sequence[Entry], samples: int) -> Iterator[Job]:
-    """All questions. The entries take turns, so that long prompts and short ones are mixed and the engine's
-    slots are never full of long ones alone."""
-    lines = [list(_jobs(entry, samples)) for entry in rows]
-    return (job for job in chain.from_iterable(zip_longest(*lines)) if job is not None)
-
-
-def _jobs(entry: Entry, samples: int) -> Iterator[Job]:
-    wordings: Wordings
-    if size(question(entry, "trained", 0)) > DEAR:
-        samples = (samples + 1) // 2
-    for number in range(samples):
-        for wordings in ("trained", "unseen"):
-            yield Job(entry, wordings, wordings, number)
-            # With a grammar half of them, so that its column has as many as each of the others.
-            if number % 2 == 0 and requests.has_grammar(question(entry, wordings, number)):
-                yield Job(entry, "grammar", wordings, number)
-
-
-def size(sample: Sample) -> int:
-    """Characters of the question, about."""
-    if sample.completion is not None:
-        return len(sample.completion)
-    return len(json.dumps([sample.prompt, sample.tools], ensure_ascii=False))
+def _jobs(entry: Entry, samples: int, forced: int) -> Iterator[Job]:
+    """`samples` of each wording, and of both together the first `forced` that can be asked with a grammar."""
+    left = forced
+    for pair in zip_longest(*(distinct(entry, wordings, samples) for wordings in WORDINGS)):
+        for wordings, drawn in zip(WORDINGS, pair, strict=True):
+            if drawn is None:
+                continue
+            yield Job(entry, wordings, wordings, *drawn)
+            if left and asking.has_grammar(drawn[1]):
+                left -= 1
+                yield Job(entry, "grammar", wordings, *drawn)
 
 
 class Evaluation:
     """Asks a running server; `rows` fill meanwhile."""
 
-    def __init__(self, server: Server, chosen: Sequence[Entry], *, samples: int, failures: int) -> None:
-        self._server, self._samples, self._failures = server, samples, failures
+    def __init__(self, server: Server, chosen: Sequence[Entry], *, failures: int) -> None:
+        self._server, self._failures = server, failures
+        self._unanswered = 0
         self.rows = {entry.name: Row(entry) for entry in chosen}
-        self._chosen = chosen
 
-    async def run(self, at_once: int = AT_ONCE) -> None:
-        """Raises ServerFailed if the server is gone or does not answer in time."""
-        todo = jobs(self._chosen, self._samples)
+    async def run(self, todo: Iterator[Job], at_once: int) -> None:
+        """Raises ServerFailed, in a group, if the server is gone or answers nothing any more."""
         limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=10.0)
         async with (
@@ -147,36 +106,46 @@ class Evaluation:
             await self._ask(client, job)
 
     async def _ask(self, client: httpx2.AsyncClient, job: Job) -> None:
-        sample = job.sample()
-        path, body = requests.request(sample, grammar=job.column == "grammar")
+        path, body = asking.request(job.sample, grammar=job.column == "grammar")
         try:
             reply = await client.post(path, json=body)
-        except httpx2.TimeoutException:
-            raise self._server.failed(f"{job.entry.name}: no answer in {ANSWER_SECONDS:.0f} s") from None
         except httpx2.TransportError as error:
-            raise self._server.failed(f"{job.entry.name}: the connection broke ({error!r})") from None
+            return await self._no_answer(job, error)
+        self._unanswered = 0
         row = self.rows[job.entry.name]
         tally = row.columns[job.column]
-        tally.asked += 1
         if reply.status_code != 200:
             # The engine refuses an answer that it cannot read as a call, and a prompt that is too long.
-            tally.errors += 1
-            return self._failed(
-                row, job, sample, {"error": f"{reply.status_code} {reply.text[:300]}"}, "error"
-            )
+            return self._error(job, f"{reply.status_code} {reply.text[:300]}")
+        tally.asked += 1
         told = reply.json()
         if job.column != "grammar":
             row.prompts.append(told["usage"]["prompt_tokens"])
             row.answers.append(told["usage"]["completion_tokens"])
-        message, reason = requests.answer(path, told)
-        form = requests.ended(reason) and well_formed(sample, message)
-        value = right(sample, message)
+        message, reason = asking.answer(path, told)
+        form = asking.ended(reason) and well_formed(job.sample, message)
+        value = right(job.sample, message)
         tally.form += form
         tally.value += value
         if not (form and value):
-            self._failed(row, job, sample, message, reason)
+            self._failed(job, message, reason)
 
-    def _failed(self, row: Row, job: Job, sample: Sample, got: Message, reason: str) -> None:
+    async def _no_answer(self, job: Job, error: httpx2.TransportError) -> None:
+        """One answer that does not come is wrong; if the server is gone, or hangs, nothing can be measured."""
+        self._unanswered += 1
+        what = f"{job.entry.name}: {error!r}, {self._unanswered} in a row"
+        if self._unanswered >= UNANSWERED or await asyncio.to_thread(self._server.gone):
+            raise self._server.failed(what)
+        self._error(job, repr(error))
+
+    def _error(self, job: Job, what: str) -> None:
+        tally = self.rows[job.entry.name].columns[job.column]
+        tally.asked += 1
+        tally.errors += 1
+        self._failed(job, {"error": what}, "error")
+
+    def _failed(self, job: Job, got: Message, reason: str) -> None:
+        row, sample = self.rows[job.entry.name], job.sample
         if sum(each["column"] == job.column for each in row.failures) >= self._failures:
             return
         before = (
@@ -208,170 +177,92 @@ def told_of(message: Message) -> str:
     return json.dumps(kept, ensure_ascii=False)
 
 
-# ---- what is told
-
-
-def table(rows: Sequence[Row], samples: int) -> str:
-    """The model card's table. What is below its bar is bold."""
-    lines = [
-        f"{samples} questions a column and entry ({(samples + 1) // 2} where prompts are long), "
-        "temperature 0, the GGUF file on the embedded engine. Form / value: "
-        f"share of answers of the right kind that end by themselves (bar {FORM_BAR:.2f}) / exactly right (bar as "
-        "listed). **Bold**: below its bar.",
-        "",
-        "| entry | prompt tokens | bar | trained wordings | unseen wordings | with a grammar | |",
-        "|---|--:|--:|--:|--:|--:|---|",
-    ]
-    for row in rows:
-        cells = [cell(row.columns[name], row.entry.bar) for name in COLUMNS]
-        state = "ok" if not row.below() else "below"
-        lines.append(
-            f"| {row.entry.name} | {spread(row.prompts)} | {row.entry.bar:.2f} | {' | '.join(cells)} | {state} |"
-        )
-    short = sum(bool(row.below()) for row in rows)
-    lines += ["", f"{len(rows) - short} of {len(rows)} entries reach every bar."]
-    return "\n".join(lines)
-
-
-def cell(tally: Tally, bar: float) -> str:
-    if tally.forms is None or tally.values is None:
-        return "–"
-    return f"{figure(tally.forms, FORM_BAR)} / {figure(tally.values, bar)}"
-
-
-def figure(share: float, bar: float) -> str:
-    """Rounded down: a figure that looks like its bar has reached it."""
-    text = f"{int(share * 1000 + 1e-9) / 1000:.3f}"
-    return text if share >= bar else f"**{text}**"
-
-
-def spread(counts: Sequence[int]) -> str:
-    """least / mean / most."""
-    if not counts:
-        return "–"
-    return f"{min(counts)} / {sum(counts) / len(counts):.0f} / {max(counts)}"
-
-
-def results(rows: Sequence[Row], samples: int, seconds: float) -> dict[str, Any]:
-    return {
-        "samples": samples,
-        "seconds": round(seconds, 1),
-        "entries": [
-            {
-                "name": row.entry.name,
-                "bar": row.entry.bar,
-                "below": row.below(),
-                "prompt_tokens": least_mean_most(row.prompts),
-                "answer_tokens": least_mean_most(row.answers),
-                "columns": {
-                    name: {"asked": t.asked, "form": t.forms, "value": t.values, "errors": t.errors}
-                    for name, t in row.columns.items()
-                    if t.asked
-                },
-                "failures": row.failures,
-            }
-            for row in rows
-        ],
-    }
-
-
-def least_mean_most(counts: Sequence[int]) -> list[float]:
-    return [min(counts), round(sum(counts) / len(counts), 1), max(counts)] if counts else []
-
-
-def show_failures(rows: Sequence[Row]) -> None:
-    for row in rows:
-        for failure in row.failures:
-            print(f"\n{failure['seed']} ({failure['column']}; {failure['finish_reason']})")
-            for name in ("prompt_end", "wanted", "got"):
-                print(f"  {name:10} {failure[name]}")
-
-
-def updated(text: str, new: str) -> str:
-    """The card with `new` between its markers. Raises ValueError without them."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the model card lacks the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{new}\n{END}{after}"
+def measured(model: Path, chosen: Sequence[Entry], options: argparse.Namespace) -> list[Row]:
+    """Raises ServerFailed."""
+    with serve(model, *parallel(options.slots)) as server:
+        evaluation = Evaluation(server, chosen, failures=max(options.failures, 5))
+        todo = jobs(chosen, options.samples, options.forced)
+        try:
+            asyncio.run(evaluation.run(todo, AT_ONCE * options.slots // SLOTS))
+        except ExceptionGroup as group:
+            stopped, others = group.split(ServerFailed)
+            if others is not None or stopped is None:
+                raise
+            raise stopped.exceptions[0] from None
+    return [evaluation.rows[entry.name] for entry in chosen]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    options = parsed(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server that is started here must end too
+    chosen = pick(options.only)
+    if not chosen:
+        names = ", ".join(entry.name for entry in entries())
+        print(f"There is no such entry. There are: {names}", file=sys.stderr)
+        return 2
+    if place := options.check or options.update:
+        try:
+            card.check(place)  # found out now, not after ten minutes or after hours of training
+        except (card.NoPlace, OSError) as error:
+            print(f"{place}: {error}", file=sys.stderr)
+            return 2
+        if options.check:
+            return 0
+    started = time.monotonic()
+    weights = card.sha256(options.model)
+    try:
+        rows = measured(options.model, chosen, options)
+    except ServerFailed as error:
+        print(f"The evaluation stopped: {error}", file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - started
+    made = table.table(rows, weights)
+    count = sum(tally.asked for row in rows for tally in row.columns.values())
+    print(f"{made}\n\n{count:,} questions in {seconds:.0f} s")
+    if options.failures:
+        print(table.failures(rows, options.failures))
+    if errors := {row.entry.name: n for row in rows if (n := sum(t.errors for t in row.columns.values()))}:
+        print(f"\nRefused or not answered by the server, and counted as wrong: {errors}", file=sys.stderr)
+    if options.json:
+        found = json.dumps(table.results(rows, weights, seconds), indent=1, ensure_ascii=False)
+        options.json.write_text(found + "\n", encoding="utf-8")
+    if options.update:
+        text = options.update.read_text(encoding="utf-8")
+        options.update.write_text(card.updated(text, card.EVALUATION, made), encoding="utf-8")
+    return 0
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m recipe.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="the GGUF file")
-    parser.add_argument(
-        "--samples",
-        type=int,
-        default=100,
-        help="a column and entry [100]; half as many where prompts are long",
-    )
+    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"a column and entry [{SAMPLES}]")
+    parser.add_argument("--forced", type=int, default=FORCED, help=f"... with a grammar [{FORCED}]")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this entry alone; may be repeated; a* works"
     )
     parser.add_argument(
         "--failures", type=int, default=0, metavar="N", help="print N failed answers a column"
     )
-    parser.add_argument("--json", type=Path, default=FOLDER / "results.json", help="where all figures go")
+    parser.add_argument("--json", type=Path, help="where all figures go [results.json beside the model]")
     parser.add_argument("--update", type=Path, metavar="README.md", help="put the table into this file")
+    parser.add_argument("--check", type=Path, metavar="README.md", help="only see whether that can be done")
     parser.add_argument("--slots", type=int, default=SLOTS, help="answers at once on the engine")
-    asked = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server that is started here must end too
-    chosen = pick(asked.only)
-    if not chosen:
-        print(
-            "There is no such entry. There are: " + ", ".join(entry.name for entry in families.entries()),
-            file=sys.stderr,
-        )
-        return 2
-    card = asked.update.read_text(encoding="utf-8") if asked.update else ""
-    if asked.update:
-        updated(card, "")  # found out now, not after ten minutes
-    started = time.monotonic()
-    try:
-        with serve(asked.model, *parallel(asked.slots)) as server:
-            evaluation = Evaluation(server, chosen, samples=asked.samples, failures=max(asked.failures, 5))
-            asyncio.run(evaluation.run(2 * asked.slots))
-    except (ServerFailed, ExceptionGroup) as error:
-        first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
-        if not isinstance(first, ServerFailed):
-            raise
-        print(f"The evaluation stopped: {first}", file=sys.stderr)
-        return 1
-    rows = [evaluation.rows[entry.name] for entry in chosen]
-    seconds = time.monotonic() - started
-    made = table(rows, asked.samples)
-    print(made)
-    count = sum(tally.asked for row in rows for tally in row.columns.values())
-    print(f"\n{count:,} questions in {seconds:.0f} s")
-    if asked.failures:
-        for row in rows:
-            kept: list[dict[str, Any]] = []
-            for column in COLUMNS:
-                kept += [each for each in row.failures if each["column"] == column][: asked.failures]
-            row.failures = kept
-        show_failures(rows)
-    if errors := {row.entry.name: n for row in rows if (n := sum(t.errors for t in row.columns.values()))}:
-        print(f"\nRefused by the server, and counted as wrong: {errors}", file=sys.stderr)
-    asked.json.write_text(
-        json.dumps(results(rows, asked.samples, seconds), indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
-    if asked.update:
-        asked.update.write_text(updated(card, made), encoding="utf-8")
-    return 0
+    options = parser.parse_args(arguments)
+    if options.only and options.update:
+        parser.error("--update writes the whole table, so it does not go with --only")
+    if not options.only:
+        options.json = options.json or FOLDER / "results.json"
+    return options
 
 
 def pick(only: Sequence[str] | None) -> list[Entry]:
-    found = list(families.entries())
-    if not only:
-        return found
-    from fnmatch import fnmatchcase
-
-    return [entry for entry in found if any(fnmatchcase(entry.name, pattern) for pattern in only)]
+    return [
+        entry for entry in entries() if not only or any(fnmatchcase(entry.name, pattern) for pattern in only)
+    ]
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python -m recipe.export TRAINED FOLDER
 
-TRAINED: config.json, model.safetensors (float32 or bfloat16), tokenizer.json, chat_template.jinja. FOLDER then
-has bfloat16 safetensors with all that transformers and vLLM read, and the same weights as a GGUF file for
-llama.cpp: matrices as float16, norms as float32, both of the values that bfloat16 kept, so that engines differ by
-their arithmetic alone. Afterwards both files are read again and compared, and the embedded engine has to cut
-texts into the same tokens as the tokenizers library.
+TRAINED: config.json, model.safetensors (float32 or bfloat16), tokenizer.json, chat_template.jinja and, if it is
+there, log.jsonl, which becomes training.jsonl. FOLDER then has bfloat16 safetensors with all that transformers and
+vLLM read, and the same weights as a GGUF file for llama.cpp: matrices as float16, norms as float32, both of the
+values that bfloat16 kept, so that engines differ by their arithmetic alone. Both files are read again and compared,
+and the embedded engine has to cut texts into the same tokens as the tokenizers library; before that nothing in FOLDER
+is touched.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFWriter, LlamaFileType, TokenType
 
 from recipe import tensors
-from recipe.serving import parallel, serve
+from recipe.serving import ServerFailed, parallel, serve
+from recipe.staging import replacing
 from recipe.tensors import Array
 from recipe.words import invented
 
@@ -54,6 +56,7 @@ class ExportFailed(Exception):
 
 
 def export(trained: Path, folder: Path) -> None:
+    """Writes into `folder`, which is empty. Raises ExportFailed."""
     config: Json = json.loads((trained / "config.json").read_text())
     tokenizer: Json = json.loads((trained / "tokenizer.json").read_text())
     template = (trained / "chat_template.jinja").read_text()
@@ -63,11 +66,11 @@ def export(trained: Path, folder: Path) -> None:
     }
     if config.get("tie_word_embeddings"):
         weights.pop("lm_head.weight", None)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors.write_bf16(folder / "model.safetensors", weights)
     for name in ("tokenizer.json", "chat_template.jinja"):
-        if (trained / name).resolve() != (folder / name).resolve():
-            shutil.copyfile(trained / name, folder / name)
+        shutil.copyfile(trained / name, folder / name)
+    if (trained / "log.jsonl").exists():
+        shutil.copyfile(trained / "log.jsonl", folder / "training.jsonl")
     write_json(folder / "config.json", shipped_config(config, ids))
     write_json(folder / "generation_config.json", generation_config(config, ids))
     write_json(folder / "tokenizer_config.json", tokenizer_config(config, tokenizer))
@@ -272,11 +275,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("trained", type=Path)
     parser.add_argument("folder", type=Path)
     asked = parser.parse_args(arguments)
-    export(asked.trained, asked.folder)
     try:
-        check(asked.folder)
-    except ExportFailed as error:
-        print(f"The export is wrong: {error}", file=sys.stderr)
+        with replacing(asked.folder) as made:
+            export(asked.trained, made)
+            check(made)
+    except (ExportFailed, ServerFailed) as error:
+        print(f"Nothing is exported: {error}", file=sys.stderr)
         return 1
     sizes = ", ".join(
         f"{name} {(asked.folder / name).stat().st_size:,} bytes" for name in ("model.safetensors", GGUF)

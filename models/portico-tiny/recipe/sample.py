@@ -71,8 +71,7 @@ class Sample:
     tools: OpenAI's tool definitions, or None.
     thinking: the reasoning switch; the last message then has `reasoning_content`.
     schema: the JSON schema that a forced answer would be held to (the answer is then bare JSON).
-    form: what the form of the answer must be, beyond ending by itself (see `well_formed`).
-    same: says whether another answer than the one in `messages` is right as well: gets (answer, wanted).
+    form: what the form of the answer must be, beyond ending by itself (see judging.py).
     completion: for raw completions, the text before the answer; messages then holds the answer alone.
     opening: how the answer's text begins where a grammar forces it so; it is shown and not trained.
     """
@@ -82,7 +81,6 @@ class Sample:
     thinking: bool = False
     schema: dict[str, Any] | None = None
     form: Callable[[Message], bool] | None = None
-    same: Callable[[Message, Message], bool] | None = None
     completion: str | None = None
     opening: str = ""
     max_tokens: int = 400
@@ -105,6 +103,8 @@ class Entry:
 
     bar: the share of exactly right values that the family must reach (form is 0.98 for all).
     weight: its share of the training samples; `early` is added at the start of the training and fades out.
+    by_heart: it asks from so small a set of questions that the training has met many of them word for word, so
+        that the column of trained wordings measures memory (see questions.py).
     """
 
     name: str
@@ -112,6 +112,7 @@ class Entry:
     bar: float
     weight: float = 1.0
     early: float = 0.0
+    by_heart: bool = False
 
 
 def system(text: str) -> Message:
@@ -170,7 +171,7 @@ def tool(
     }
 
 
-# ---- how an answer is judged
+# ---- what is read of an answer
 
 
 def called(message: Message) -> list[tuple[str, Any]]:
@@ -193,40 +194,3 @@ def is_json(message: Message) -> bool:
     except ValueError:
         return False
     return not message.get("tool_calls")
-
-
-def well_formed(sample: Sample, got: Message) -> bool:
-    """The right kind of answer: calls where calls are wanted, with objects as arguments and names that
-    exist; JSON where JSON is wanted; otherwise some text and what the sample's own `form` asks."""
-    wanted = called(sample.answer)
-    if wanted:
-        names = {each["function"]["name"] for each in sample.tools or []}
-        given = called(got)
-        return bool(given) and all(name in names and isinstance(said, dict) for name, said in given)
-    if got.get("tool_calls") or not (got.get("content") or "").strip():
-        return False
-    if sample.schema is not None and not is_json(got):
-        return False
-    if sample.thinking and not (got.get("reasoning_content") or "").strip():
-        return False
-    return sample.form(got) if sample.form else True
-
-
-def right(sample: Sample, got: Message) -> bool:
-    """Exactly the wanted value: equal calls, equal JSON values, or equal text but for white space at its
-    ends; `same` may accept more."""
-    wanted = sample.answer
-    if called(wanted) or called(got):
-        if called(wanted) == called(got):
-            return True
-    else:
-        text, right_text = (got.get("content") or "").strip(), wanted["content"].strip()
-        if text == right_text:
-            return True
-        if sample.schema is not None:
-            try:
-                if json.loads(text) == json.loads(right_text):
-                    return True
-            except ValueError:
-                pass
-    return bool(sample.same and sample.same(got, wanted))

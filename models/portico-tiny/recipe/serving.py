@@ -46,9 +46,14 @@ class Server:
         except OSError as error:
             raise self.failed(f"{path} was not answered: {error}") from None
 
-    def failed(self, what: str) -> ServerFailed:
+    def gone(self) -> bool:
+        """Whether the process has ended. Waits a moment: a connection breaks before its process is gone."""
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(2)  # a connection breaks a moment before its process is gone
+            self.process.wait(2)
+        return self.process.poll() is not None
+
+    def failed(self, what: str) -> ServerFailed:
+        self.gone()
         code = self.process.poll()
         state = "it still runs" if code is None else f"it ended with exit code {code}"
         return ServerFailed(f"{what}; {state}. It said last:\n{last_lines(self.log)}")
@@ -112,8 +117,8 @@ def _started(process: subprocess.Popen[bytes], log: Path) -> str:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                if not found and b'"server_started"' in line:
-                    found.append(f"http://127.0.0.1:{json.loads(line)['port']}")
+                if not found and (port := _port(line)):
+                    found.append(f"http://127.0.0.1:{port}")
                     seen.set()
         seen.set()
 
@@ -121,6 +126,16 @@ def _started(process: subprocess.Popen[bytes], log: Path) -> str:
     if not seen.wait(START_SECONDS) or not found:
         raise ServerFailed(f"the server did not start (exit code {process.poll()}):\n{last_lines(log)}")
     return found[0]
+
+
+def _port(line: bytes) -> int | None:
+    """The port, from the line that says that the server has started; None from any other."""
+    if b'"server_started"' not in line:
+        return None
+    try:
+        return int(json.loads(line)["port"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def parallel(count: int) -> Sequence[str]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from portico import prompts
+from recipe import attention, logbook
 from recipe.feed import Feed
 from recipe.network import Config, Network, _Head
 from recipe.optimizer import Optimizer
@@ -162,7 +163,7 @@ def main() -> None:
         optimizer.load(state["optimizer"])
         first, seen, spent, ema = (state[k] for k in ("step", "seen", "seconds", "ema"))
     feed = Feed(a.seed, first, a.steps, a.tokenizer)
-    log = (a.out / "log.jsonl").open("a" if first else "w")
+    log = logbook.opened(a.out / "log.jsonl", first)
 
     def say(line: dict) -> None:
         text = json.dumps(line)
@@ -171,7 +172,8 @@ def main() -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    say({"parameters": len(network.flat), "step": first, **{k: str(v) for k, v in vars(a).items()}})
+    attends = "torch" if attention._LIB is None else "attention.c"
+    say(logbook.heading(vars(a), parameters=len(network.flat), step=first, attention=attends))
     begun = saved = mark = time.monotonic()
     recent, recent_seen, waited = [], 0, 0.0
     step = first

@@ -57,12 +57,12 @@ def in_turns(messages: Sequence[Message]) -> list[Message]:
 
 
 def is_turn(wanted: Message) -> Callable[[Message], bool]:
-    """A call with arguments, or a finish, whichever is wanted, and nothing beside it."""
-    keys = list(json.loads(wanted["content"]))
+    """A call of the wanted tool, or a finish, whichever is wanted. What is in it, the schema says."""
+    turn = json.loads(wanted["content"])
 
     def check(message: Message) -> bool:
         got = json.loads(message["content"])
-        return isinstance(got, dict) and list(got) == keys
+        return isinstance(got, dict) and list(got) == list(turn) and got.get("call") == turn.get("call")
 
     return check
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from recipe import words
@@ -227,10 +228,14 @@ def _refused(d: Draw) -> tuple[str, str]:
     return request, UNKNOWN
 
 
+def _short_sentence(got: Message) -> bool:
+    return bool(re.fullmatch(r"[A-Z][^.!?\n]{1,60}\.", got["content"].strip()))
+
+
 def refusal(d: Draw) -> Sample:
     """What a model of this size cannot know it does not make up."""
     request, answer = _refused(d)
-    return framed(d, request, answer, form=lambda got: len(got["content"].strip()) < 80)
+    return framed(d, request, answer, form=_short_sentence)
 
 
 ENTRIES = [

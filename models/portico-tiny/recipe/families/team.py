@@ -7,6 +7,7 @@ drawn turn, so that the evaluation asks for every step: the files, the runs, the
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -532,7 +533,17 @@ def review(d: Draw) -> Sample:
     else:
         files, said = program.files, says("<INFO> Finished")
     start = opening(d, program, task(d, program), "review", tools=False, files=files)
-    return Sample([*start, said])
+    return Sample([*start, said], form=is_review)
+
+
+def is_review(message: Message) -> bool:
+    """One comment, as `comment` writes them, or that there is none."""
+    return bool(re.fullmatch(r"\S+\.\w+, \w+: \S.*\.|<INFO> Finished", message["content"].strip()))
+
+
+def is_finding(message: Message) -> bool:
+    """One line: a place in a file, and the error there."""
+    return bool(re.fullmatch(r"\S+\.\w+, line \d+: \S.*", message["content"].strip()))
 
 
 def test_report(d: Draw) -> Sample:
@@ -548,7 +559,7 @@ def test_report(d: Draw) -> Sample:
         files=programs.broken(program, fault),
         report=report,
     )
-    return Sample([*start, says(said)])
+    return Sample([*start, says(said)], form=is_finding)
 
 
 _STANDARD = (
@@ -584,7 +595,13 @@ def art(d: Draw) -> Sample:
     program = programs.any_program(d)
     name = project_name(d, program)
     start = opening(d, program, task(d, program), "art", tools=False, files=program.files, name=name)
-    return Sample([*start, says(f"icon.png: {name} as a small picture\nbanner.png: {name} in large letters")])
+    text = f"icon.png: {name} as a small picture\nbanner.png: {name} in large letters"
+    return Sample([*start, says(text)], form=are_pictures)
+
+
+def are_pictures(message: Message) -> bool:
+    """Two lines: a picture's file and what it shows."""
+    return bool(re.fullmatch(r"\S+\.png: \S.*\n\S+\.png: \S.*", message["content"].strip()))
 
 
 def reflection(d: Draw) -> Sample:

@@ -39,16 +39,17 @@ def has_grammar(sample: Sample) -> bool:
 
 
 def spelled(message: Message) -> Message:
-    """OpenAI's arguments are text."""
+    """OpenAI's arguments are text; and our own mark on a message is nobody else's business."""
+    said = {name: value for name, value in message.items() if name != "untrained"}
     if not message.get("tool_calls"):
-        return dict(message)
+        return said
     calls = []
     for call in message["tool_calls"]:
         function = dict(call["function"])
         if not isinstance(function["arguments"], str):
             function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
         calls.append({**call, "function": function})
-    return {**message, "tool_calls": calls}
+    return {**said, "tool_calls": calls}
 
 
 def answer(path: str, reply: Json) -> tuple[Message, str]:
