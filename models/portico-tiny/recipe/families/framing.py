@@ -121,7 +121,10 @@ def opening(
         start.append(system(role if role and d.chance(0.6) else system_line(d, telling)))
     if d.chance(talk):
         for _ in range(d.integer(1, 2)):
-            start += make(d)
+            made = make(d)
+            while start and made[-1] == start[-1]:  # nobody says thanks twice
+                made = make(d)
+            start += made
     return start
 
 

@@ -217,16 +217,8 @@ KEY_OF = [
 ]
 
 
-def _name(d: Draw) -> str:
-    return words.first_name(d)
-
-
 def _numbered(d: Draw) -> str:
     return f"{d.choice(['room', 'box', 'item', 'door', 'seat', 'page'])} {d.integer(1, 999)}"
-
-
-def _place(d: Draw) -> str:
-    return words.city(d)
 
 
 def _short_number(d: Draw) -> str:
@@ -245,7 +237,16 @@ def _price(d: Draw) -> str:
     return f"{d.integer(2, d.choice([9, 99, 9999]))} {words.listed(d, words.UNITS)}"
 
 
-KEYS = [words.noun, words.thing, words.word, words.identifier, words.invented, _name, words.string_of, _upper]
+KEYS = [
+    words.noun,
+    words.thing,
+    words.word,
+    words.identifier,
+    words.invented,
+    words.first_name,
+    words.string_of,
+    _upper,
+]
 LONG_KEYS = [words.identifier, words.full_name, words.string_of, words.invented, _upper, _numbered]
 VALUES = [
     words.value,
@@ -253,8 +254,8 @@ VALUES = [
     words.string_of,
     _short_number,
     words.word,
-    _name,
-    _place,
+    words.first_name,
+    words.city,
     _price,
     words.thing,
 ]
@@ -733,7 +734,7 @@ def records(d: Draw, room: Room) -> Quiz:
         "user": words.first_name,
         "file": words.file_name,
         "status": _short_number,
-        "city": _place,
+        "city": words.city,
         "action": words.verb,
         "size": _long_number,
     }
@@ -798,11 +799,14 @@ def asked(d: Draw, quiz: Quiz) -> Sample:
     return Sample([*before, says(quiz.answer)], form=brief(quiz.answer))
 
 
+_LOWERED = tuple(
+    """What Which Who Where How Give Tell Say Find Look Do Name Write Read Show Return Please Can""".split()
+)
+
+
 def _plain(question: str) -> bool:
     """May the question begin in lower case? Not where it begins with a name."""
-    return question.startswith(
-        ("What", "Which", "Who", "Where", "How", "Give", "Tell", "Say", "Find", "Look", "Do")
-    )
+    return question.startswith(_LOWERED)
 
 
 def brief(answer: str) -> Callable[[Message], bool]:

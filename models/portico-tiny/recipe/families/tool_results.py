@@ -11,16 +11,12 @@ from recipe.families.tool_requests import Asked
 from recipe.sample import Draw, Message, calls, result, says, user
 from recipe.words import upper_first
 
-_SKY = """sunny|cloudy|rain|snow|windy|clear|fog|light rain|warm|cold|storm|dry""".replace("\n", "").split(
-    "|"
-)
+_SKY = "sunny|cloudy|rain|snow|windy|clear|fog|light rain|warm|cold|storm|dry".split("|")
+_RESULT_KEYS = "temperature price result total value count status name wind".split()
 _DONE = "ok OK done Done success sent saved created true ready".split()
 _ERRORS = """not found|file not found|no such file|timeout|access denied|no connection|bad request|unknown city|
 not allowed|no internet|server is down|too many requests|invalid id|no such user|permission denied|
 out of memory|busy|wrong password|limit reached|connection lost""".replace("\n", "").split("|")
-
-
-_RESULT_KEYS = "temperature price result total value count status name wind".split()
 
 
 def outcome(d: Draw, asked: Asked) -> tuple[str, str]:
