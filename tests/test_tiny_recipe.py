@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jsonschema
 import pytest
@@ -20,6 +21,8 @@ from recipe.families import programs  # noqa: E402
 from recipe.families.programs import Fault, Program  # noqa: E402
 from recipe.judging import right, well_formed  # noqa: E402
 from recipe.sample import Draw, Entry, Sample, called, says  # noqa: E402
+
+T = TypeVar("T")
 
 COLUMNS = [
     {"training": True},
@@ -63,7 +66,7 @@ def test_the_answers_of_a_conversation_are_what_the_template_writes_after_its_pr
         assert "".join(piece for piece, _ in pieces) == render.text(sample)
         before, (last, is_answer) = pieces[:-1], pieces[-1]
         assert is_answer and last.endswith("<|im_end|>")
-        assert "".join(piece for piece, _ in before) == render.prompt(sample)
+        assert "".join(piece for piece, _ in before) == render.prompt(sample) + sample.opening
 
 
 def test_an_answer_with_a_fault_in_it_is_shown_and_not_trained() -> None:
@@ -80,25 +83,112 @@ def test_an_answer_with_a_fault_in_it_is_shown_and_not_trained() -> None:
     assert "wrong<|im_end|>" in render.text(sample)
 
 
-def test_held_out_words_and_wordings_never_occur_in_the_training() -> None:
+OPEN = [
+    words.FIRST_NAMES,
+    words.LAST_NAMES,
+    words.CITIES,
+    words.NOUNS,
+    words.ADJECTIVES,
+    words.VERBS,
+    words.JOBS,
+]
+CLOSED = [words.COLORS, words.LANGUAGES, words.COUNTRIES, words.UNITS, words.DAYS, words.EXTENSIONS]
+
+
+def test_a_list_is_split_where_it_can_be_and_drawn_whole_where_not() -> None:
     training, held = Draw("words"), Draw("words", training=False)
-    lists = [words.FIRST_NAMES, words.LAST_NAMES, words.CITIES, words.NOUNS, words.ADJECTIVES, words.VERBS]
-    for values in lists:
+    for values in OPEN + CLOSED:
         trained = {words.listed(training, values) for _ in range(4000)}
         asked = {words.listed(held, values) for _ in range(1000)}
-        assert not trained & asked
         assert trained | asked == set(values)
+        assert trained == asked if values in CLOSED else not trained & asked
+
+
+def test_held_out_words_stand_nowhere_in_the_training_text() -> None:
+    draw = Draw("held out")
+    for _ in range(4000):
+        entry, sample = families.drawn(draw, 0.5)
+        found = words.HELD_OUT.intersection(re.findall("[a-z]+", render.text(sample).lower()))
+        assert not found, f"{entry.name}: choose others for words.HELD_OUT than {found}"
+
+
+class Listening(Draw):
+    """Keeps the lists of wordings that it is given, each with what it is drawn from."""
+
+    lists: dict[tuple[object, ...], str]
+
+    def wording(self, forms: Sequence[T]) -> T:
+        self.lists.setdefault(tuple(forms), str(forms[0]))
+        return super().wording(forms)
+
+
+FILLERS = re.compile(r"\b(please|can you|could you|now|thanks|thank you)\b")
+
+
+def core(form: object) -> str:
+    """What is said, without the manner: no case, no punctuation, no please, any field for any other."""
+    text = form if isinstance(form, str) else form[0]  # type: ignore[index]
+    text = re.sub(r"[^a-z0-9 ]", " ", re.sub(r"\{\w+\}", " 0 ", text.lower().replace("'", "")))
+    return " ".join(FILLERS.sub(" ", " ".join(text.split())).split())
+
+
+def test_no_held_out_wording_is_a_trained_one_in_another_manner_or_family() -> None:
+    lists: dict[tuple[object, ...], str] = {}
+    for entry in families.entries():
+        for at in range(10 if "tokens" in entry.name else 200):
+            draw = Listening(f"wordings/{at}")
+            draw.lists = lists
+            entry.make(draw)
+    assert len(lists) > 150
+    trained = {core(form): form for forms in lists for form in forms[:-2]}
+    again = [(form, trained[core(form)]) for forms in lists for form in forms[-2:] if core(form) in trained]
+    assert not again
+
+
+def test_the_last_two_wordings_are_held_out() -> None:
     forms = [str(at) for at in range(10)]
+    training = Draw("wordings")
     assert {training.wording(forms) for _ in range(300)} == set(forms[:-2])
     assert {Draw(at, training=False, wordings="unseen").wording(forms) for at in range(50)} == set(forms[-2:])
     with pytest.raises(ValueError, match="8 wordings"):
         training.wording(forms[:7])
 
 
+EXACTLY = {
+    "bullets": [
+        "Explain quantum computing in 5 bullet points",
+        "Explain the difference between a compiler and an interpreter in 3 bullet points. Be concise and clear.",
+    ],
+    "simple terms": ["Explain quantum computing in simple terms"],
+    "capitals": ["What is the capital of France?"],
+    "haiku": ["Write a haiku about programming"],
+    "binary search": ["How do I implement a binary search in Go?"],
+    "factorial": ["Generate a Python factorial function with error handling"],
+    "JSON: a known person": ["Tell me about Albert Einstein"],
+    "sums in one word": ["What is 2+2? Answer in one word."],
+    "chat": ["Hello, how are you?"],
+    "raw completions": ["Once upon a time", "The weather today", "The capital of France is"],
+}
+
+
+@pytest.mark.parametrize("name", EXACTLY)
+def test_the_prompts_of_the_documents_are_trained_word_for_word(name: str) -> None:
+    (entry,) = [entry for entry in families.entries() if entry.name == name]
+    made = [entry.make(Draw(f"exactly/{at}")) for at in range(1000)]
+    asked = [sample.completion or sample.prompt[-1]["content"] for sample in made]
+    for prompt in EXACTLY[name]:
+        assert asked.count(prompt) > 30
+        answers = {
+            sample.answer["content"] for sample, each in zip(made, asked, strict=True) if each == prompt
+        }
+        assert len(answers) == 1
+
+
 # ---- programs
 
 
 def laid_out(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir()
     for path, text in files.items():
         (folder / path).write_text(text)
     return folder
@@ -135,12 +225,12 @@ def test_the_programs_do_what_the_training_text_says_they_do(
     for at in range(3 if make is programs.function else 1):
         draw = Draw(f"program/{at}")
         program = make(draw)
-        folder = laid_out(tmp_path, program.files)
+        folder = laid_out(tmp_path / f"{at}", program.files)
         if program.run:
             assert ran(folder, *program.run.split()[1:]).stdout.strip() == program.output
         assert plain(ran(folder, "-m", "unittest").stderr) == plain(programs.passed(draw, program))
-        for fault in program.faults:
-            broken = laid_out(tmp_path, programs.broken(program, fault))
+        for number, fault in enumerate(program.faults):
+            broken = laid_out(tmp_path / f"{at}-{number}", programs.broken(program, fault))
             report, _ = programs.failed(draw, program, fault)
             assert plain(ran(broken, "-m", "unittest").stderr) == plain(report)
             if program.run:

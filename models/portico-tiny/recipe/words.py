@@ -1,8 +1,11 @@
 """Names, words, numbers and strings, drawn so that a model learns to copy and not to remember.
 
-Of each list every eighth entry is held out: it never occurs in the training text, and the evaluation draws
-from it alone. Half of what is drawn is invented on the spot, in shapes as different as possible (the trial
-that came before failed on short capitalised names, because it had seen none).
+Of the six lists of names and words, of jobs and of keys one entry in eight or so is held out (HELD_OUT): it stands
+nowhere in the training text, in no spelling, neither drawn from any list nor in a fixed sentence; only a random
+string may hold one by chance. The evaluation draws from the held-out entries alone. Lists without at least four
+of them (colors, languages, countries, units, days) are closed sets, drawn whole by both. Half of the names, a
+quarter of the words and most strings are invented on the spot, in shapes as different as possible: a model that
+has seen no short capitalised name copies none.
 """
 
 from __future__ import annotations
@@ -14,18 +17,37 @@ from collections.abc import Sequence
 
 from recipe.sample import Draw
 
-HELD_OUT_EVERY = 8
+HELD_OUT = frozenset(
+    """amara arjun astrid boris chloe diego elif emil gabriel harry igor jonas karin kofi lily luis maya nadia otto petra
+    rahul sonja tariq vera yuki zofia naomi henrik
+    andersen becker clark dubois garcia hoffman jensen khan lopez meyer nguyen petrov silva taylor wright
+    antwerp bogota calgary dakar geneva hanoi krakow leeds malmo nagoya palermo quito seville tallinn utrecht verona
+    zurich
+    airport army basket blanket bottle bucket candle carpet copper cotton curtain dinner dragon feather ghost island
+    jewel jungle kettle knife lamp meadow mirror mountain needle notebook ocean pencil pepper planet queen ribbon
+    scissors shadow shoulder spoon tulip umbrella valley village whistle
+    ancient angry bitter brave clever curious dusty funny gentle hungry lucky noisy proud royal sharp swift tidy wild
+    bake dig fetch gather guess hide invite kick laugh listen measure pour press repair smell swim taste wipe
+    chemist jeweler mason potter sculptor welder
+    county department nickname region shape
+    depth laps rank seats""".split()
+)
+LEAST_HELD_OUT = 4
+
+
+def is_held_out(word: str) -> bool:
+    return word.lower() in HELD_OUT
 
 
 def listed(d: Draw, values: Sequence[str]) -> str:
-    """An entry of a list: one of those held out in the evaluation, one of the others in the training."""
-    held = values[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
-    if not d.training and held:
-        return d.choice(held)
-    while True:
-        at = d.random.randrange(len(values))
-        if at % HELD_OUT_EVERY != HELD_OUT_EVERY - 1 or not held:
-            return values[at]
+    """An entry of a list: of those held out in the evaluation, where they are enough, of the others in the
+    training."""
+    if d.training:
+        while is_held_out(drawn := d.choice(values)):
+            pass
+        return drawn
+    held = [each for each in values if is_held_out(each)]
+    return d.choice(held if len(held) >= LEAST_HELD_OUT else values)
 
 
 FIRST_NAMES = """Ada Alan Alice Amara Amir Ana Andre Anna Aria Arjun Asha Astrid Ben Bea Bob Boris Carla Carlos Cem Chen
@@ -103,6 +125,8 @@ DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 DOMAINS = "com org net io dev".split()
 EXTENSIONS = "txt md py json csv log html js toml yaml".split()
+NUMBERS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four""".split()
 
 _CONSONANTS = (
     "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kn kr ph pl pr sh sk sl sp st th tr".split()
@@ -118,11 +142,13 @@ def invented(d: Draw, syllables: tuple[int, int] = (1, 3)) -> str:
     made = "".join(
         d.choice(_CONSONANTS) + d.choice(_VOWELS) for _ in range(d.integer(*syllables))
     ) + d.choice(_ENDS)
-    return made if d.chance(0.8) else d.choice(_VOWELS) + made
+    made = made if d.chance(0.8) else d.choice(_VOWELS) + made
+    return invented(d, syllables) if made in HELD_OUT else made
 
 
 def letters(d: Draw, low: int, high: int) -> str:
-    return "".join(d.choice(string.ascii_lowercase) for _ in range(d.integer(low, high)))
+    made = "".join(d.choice(string.ascii_lowercase) for _ in range(d.integer(low, high)))
+    return letters(d, low, high) if made in HELD_OUT else made
 
 
 def first_name(d: Draw) -> str:
@@ -143,6 +169,18 @@ def city(d: Draw) -> str:
             f"{d.choice(['New', 'Port', 'San', 'Saint', 'Old', 'Lake'])} {invented(d, (1, 2)).capitalize()}"
         )
     return listed(d, CITIES) if d.chance(0.5) else invented(d, (1, 3)).capitalize()
+
+
+def language(d: Draw) -> str:
+    return listed(d, LANGUAGES)
+
+
+def job(d: Draw) -> str:
+    return listed(d, JOBS)
+
+
+def color(d: Draw) -> str:
+    return listed(d, COLORS)
 
 
 def noun(d: Draw) -> str:
@@ -259,3 +297,39 @@ def value(d: Draw) -> str:
             lambda d: phrase(d, 2, 3),
         ]
     )(d)
+
+
+# ---- words put together
+
+
+def upper_first(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def with_article(thing: str) -> str:
+    """ "an old box", "a box"."""
+    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+
+
+def filled(form: str, value: str) -> str:
+    """{v} becomes the value, {av} the value with its article."""
+    return form.replace("{av}", with_article(value)).replace("{v}", value)
+
+
+def prose(items: Sequence[str], last: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def listing(d: Draw, items: Sequence[str], commas: float = 0.33) -> str:
+    """ "a, b and c", or with commas alone."""
+    return ", ".join(items) if d.chance(commas) else prose(items)
+
+
+def spelled(d: Draw, number: int, words: float) -> str:
+    """A number in digits or, where there is a word for it, with this probability as a word."""
+    return NUMBERS[number] if number < len(NUMBERS) and d.chance(words) else str(number)

@@ -8,7 +8,7 @@ from importlib import import_module
 from recipe.sample import Draw, Entry, Sample
 
 _MODULES = """copying lookup recall chat arithmetic transforms labels reasoning json_answers tools call_or_finish
-knowledge completions long_text agent team""".split()
+topics by_heart code_answers code_review design completions long_text agent team""".split()
 
 
 @cache

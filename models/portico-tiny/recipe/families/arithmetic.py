@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recipe import words
-from recipe.families.chat import framed, loosely
+from recipe.families.framing import framed, loosely, word_for_word
 from recipe.sample import Draw, Entry, Message, Sample
-
-NUMBERS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
-fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four""".split()
+from recipe.words import NUMBERS
 
 # How the sign may be spelled between two numbers.
 SIGNS = {"+": ["+", " + ", " plus "], "-": ["-", " - ", " minus "], "*": ["*", " * ", " x ", " times "]}
@@ -26,29 +24,29 @@ ASKED = [
     "{e} equals what?", "Please tell me what {e} is.", "How much does {e} make?", "I need the result of {e}.",
     "Math question: what is {e}?", "Question: what is {e}?", "Hello, what is {e}?", "What number is {e}?",
     "Evaluate {e}.", "Evaluate: {e}", "The result of {e} is?", "Say what {e} is.", "Quick: {e}?",
-    "Answer: {e} = ?", "Give me the value of {e}.", "Can you tell me the result of {e}?",
+    "Answer: {e} = ?", "Say the result of {e}.", "What number do you get for {e}?",
 ]  # fmt: skip
 WITH_VERBS = {
     "+": [
         "Add {a} and {b}.", "Add {a} to {b}.", "Please add {a} and {b}.", "Can you add {a} and {b}?",
         "What is the sum of {a} and {b}?", "Find the sum of {a} and {b}.", "Give the sum of {a} and {b}.",
         "Add the numbers {a} and {b}.", "Tell me the sum of {a} and {b}.", "Sum of {a} and {b}?",
-        "Please give the sum of {a} and {b}.", "Can you find the sum of {a} and {b}?",
+        "Give me the sum of the numbers {a} and {b}.", "What sum do {a} and {b} make?",
     ],
     "-": [
         "Subtract {b} from {a}.", "Please subtract {b} from {a}.", "Can you subtract {b} from {a}?",
         "Take {b} from {a}.", "Take {b} away from {a}.", "What is {a} less {b}?",
         "What is left of {a} without {b}?", "What is {a} take away {b}?",
         "What is the difference of {a} and {b}?", "Find the difference of {a} and {b}.",
-        "Please take {b} away from {a}.", "Can you find the difference of {a} and {b}?",
+        "What is {a} with {b} taken away?", "Tell me the difference of {a} and {b}.",
     ],
     "*": [
         "Multiply {a} by {b}.", "Multiply {a} and {b}.", "Please multiply {a} by {b}.",
         "Can you multiply {a} and {b}?", "What is the product of {a} and {b}?",
         "Find the product of {a} and {b}.", "Give the product of {a} and {b}.",
         "Tell me the product of {a} and {b}.", "Multiply the numbers {a} and {b}.",
-        "What is {a} multiplied by {b}?", "Please give the product of {a} and {b}.",
-        "Can you find the product of {a} and {b}?",
+        "What is {a} multiplied by {b}?", "Give me the product of the numbers {a} and {b}.",
+        "What product do {a} and {b} make?",
     ],
 }  # fmt: skip
 IN_DIGITS = ["Answer with the number.", "Only the number.", "Answer in digits.", "Just the number, please."]
@@ -59,8 +57,8 @@ IN_ONE_WORD = [
     "{q} Write the number as a word.", "{q} Say it in one word.", "{q} Give one word only.",
     "{q}\nAnswer in one word.", "{q}\nOne word.", "{q} (one word)", "Answer in one word: {q}",
     "In one word: {q}", "In one word, please: {q}", "Answer with one word. {q}", "Reply with one word: {q}",
-    "Use one word. {q}", "One word: {q}", "Answer in one word.\n{q}", "{q} Please reply with one word.",
-    "Please answer with one word: {q}",
+    "Use one word. {q}", "One word: {q}", "Answer in one word.\n{q}", "{q} Give the answer in one word.",
+    "Give one word as the answer: {q}",
 ]  # fmt: skip
 
 
@@ -86,7 +84,8 @@ def expression(d: Draw, a: int, sign: str, b: int) -> str:
     return f"{a}{d.choice(SIGNS[sign])}{b}"
 
 
-def _digits(got: Message) -> bool:
+def digits(got: Message) -> bool:
+    """A form: a number and nothing else."""
     return str(got["content"]).strip().isdigit()
 
 
@@ -97,7 +96,7 @@ def sums(d: Draw) -> Sample:
     request = loosely(d, form).format(e=expression(d, a, sign, b), a=a, b=b)
     if request[-1] in ".?" and d.chance(0.1):
         request = f"{request} {d.choice(IN_DIGITS)}"
-    return framed(d, request, str(result_of(a, sign, b)), form=_digits)
+    return framed(d, request, str(result_of(a, sign, b)), form=digits)
 
 
 def one_word(d: Draw) -> Sample:
@@ -120,6 +119,8 @@ def one_word(d: Draw) -> Sample:
         ]
     ).format(e=expression(d, a, sign, b))
     request = loosely(d, d.wording(IN_ONE_WORD)).format(q=question)
+    if word_for_word(d):
+        a, sign, b, request = 2, "+", 2, "What is 2+2? Answer in one word."
     answer = NUMBERS[result_of(a, sign, b)].capitalize()
     return framed(d, request, answer, form=lambda got: got["content"].strip().lower() in NUMBERS)
 
@@ -197,7 +198,7 @@ def story(d: Draw) -> Sample:
         got=d.choice(_GOT),
         gave=d.choice(_GAVE),
     )
-    return framed(d, request, str(result_of(a, sign, b)), form=_digits)
+    return framed(d, request, str(result_of(a, sign, b)), form=digits)
 
 
 LARGER = [
@@ -222,7 +223,7 @@ def comparison(d: Draw) -> Sample:
     more = d.choice(["larger", "larger", "bigger", "greater", "more", "higher"]) if d.chance(0.6) else ""
     wanted = max(a, b) if more else min(a, b)
     more = more or d.choice(["smaller", "smaller", "less", "lower"])
-    return framed(d, loosely(d, d.wording(LARGER)).format(a=a, b=b, more=more), str(wanted), form=_digits)
+    return framed(d, loosely(d, d.wording(LARGER)).format(a=a, b=b, more=more), str(wanted), form=digits)
 
 
 ENTRIES = [

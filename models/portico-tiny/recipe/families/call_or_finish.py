@@ -12,7 +12,9 @@ from typing import Any
 
 from portico import prompts
 from recipe import words
+from recipe.families import tool_requests
 from recipe.families import tools as tool_rows
+from recipe.families.framing import system_line
 from recipe.families.json_answers import (
     Schema,
     case,
@@ -20,7 +22,6 @@ from recipe.families.json_answers import (
     filled,
     plain_value,
     strict_schema,
-    system_line,
 )
 from recipe.sample import Draw, Entry, Message, Sample, Tool, calls, result, says, says_json, system, user
 
@@ -112,7 +113,7 @@ _LEADS = [
     "Here is the data: {t}",
     # never trained:
     "Here is the text: {t}",
-    "Please use these facts: {t}",
+    "These are the facts: {t}",
 ]
 _ANSWER_KEYS = ["result", "answer", "value", "text", "output", "found"]
 
@@ -122,10 +123,10 @@ def with_answer_schema(d: Draw) -> Sample:
     caller = [system(system_line(d))] if d.chance(0.25) else []
     if d.chance(0.3):
         known = case(d, most=4)
-        tools = [each.tool for each in tool_rows.tool_box(d, d.choice([1, 1, 2]))]
+        tools = [each.tool for each in tool_requests.tool_box(d, d.choice([1, 1, 2]))]
         text = filled(d.wording(_LEADS), known.text)
         return _finished([*caller, user(text)], tools, strict_schema(known.facts), known.answer)
-    (asked,), tools = tool_rows.requests(d, 1)
+    (asked,), tools = tool_requests.requests(d, 1)
     types = {str: "string", int: "integer", float: "number", bool: "boolean"}
     copied = {key: value for key, value in asked.arguments.items() if key not in _ANSWER_KEYS}
     answer: dict[str, Any] = dict(d.some(list(copied.items()), 0, 2))

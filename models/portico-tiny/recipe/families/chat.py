@@ -1,4 +1,4 @@
-"""Greetings, small talk and what the model does not know; and the frame that other small questions share."""
+"""Greetings, small talk and what the model does not know."""
 
 from __future__ import annotations
 
@@ -6,97 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from recipe import words
-from recipe.sample import Draw, Entry, Message, Sample, says, system, user
-
-UNKNOWN = "I do not know."
-HELP = "How can I help?"
-
-_SYSTEM_LINES = [
-    "You are a helpful assistant.",
-    "You are a careful assistant.",
-    "You are a friendly assistant.",
-    "You are a helpful assistant. Be brief.",
-    "You help people with small questions.",
-    "You are a polite assistant. Answer in English.",
-    "Be brief.",
-    "Be concise.",
-    "Answer briefly.",
-    "Answer the user's question.",
-    "Give short answers.",
-    "Keep it short.",
-]
-
-
-def system_line(d: Draw, *, named: bool = True) -> str:
-    """A system text that changes nothing; one in four gives the assistant a name unless `named` is off."""
-    if named and d.chance(0.25):
-        name, trait = words.first_name(d), words.adjective(d)
-        return d.choice(
-            [
-                f"You are {name}, a helpful assistant.",
-                f"You are a {trait} assistant named {name}.",
-                f"Your name is {name}. Be brief.",
-                f"You are {name}.",
-                f"You are {name}, the assistant of {words.full_name(d)}.",
-            ]
-        )
-    return d.choice(_SYSTEM_LINES)
-
-
-def small_exchange(d: Draw) -> list[Message]:
-    """A question and its answer that have nothing to do with what follows."""
-    question, answer = d.choice(
-        [
-            ("Hello!", f"Hello! {HELP}"),
-            ("Hi", f"Hello! {HELP}"),
-            ("Thanks!", "You are welcome."),
-            ("Thank you.", "You are welcome."),
-            ("Are you ready?", "Yes, I am ready."),
-            ("Are you there?", "Yes, I am here."),
-            ("Can you help me?", "Yes, of course."),
-            ("What is 2 + 2?", "4"),
-            ("What is 3 plus 1?", "4"),
-            ("What is 5 - 2?", "3"),
-            (f"Who is {words.full_name(d)}?", UNKNOWN),
-        ]
-    )
-    return [user(question), says(answer)]
-
-
-def loosely(d: Draw, text: str) -> str:
-    """The text as people type: now and then with a small first letter or without the last mark."""
-    if d.chance(0.12) and not text.startswith(("{", "I ", "Portico")):
-        text = text[0].lower() + text[1:]
-    if d.chance(0.15) and text.endswith((".", "?", "!")):
-        text = text[:-1]
-    return text
-
-
-def framed(
-    d: Draw,
-    request: str,
-    answer: str,
-    *,
-    reasoning: str | None = None,
-    form: Callable[[Message], bool] | None = None,
-    named: bool = True,
-    alone: bool = False,
-) -> Sample:
-    """One question and its answer, sometimes after a system message, or after an exchange or two that do
-    not matter (never when `alone`). With a reasoning the thinking switch is on."""
-    messages: list[Message] = []
-    if d.chance(0.25):
-        messages.append(system(system_line(d, named=named)))
-    if not alone and d.chance(0.15):
-        for _ in range(d.integer(1, 2)):
-            messages += small_exchange(d)
-    messages += [user(request), says(answer, reasoning)]
-    return Sample(messages, thinking=reasoning is not None, form=form)
-
-
-def with_article(thing: str) -> str:
-    """The thing with its article: "an old box", "a box"."""
-    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+from recipe.families.framing import HELP, UNKNOWN, WELCOME, framed, loosely, word_for_word
+from recipe.sample import Draw, Entry, Message, Sample
 
 
 def _starts(*beginnings: str) -> Callable[[Message], bool]:
@@ -171,7 +82,7 @@ WHO = [
     "Please introduce yourself.", "Can you introduce yourself?", "Can you tell me your name?",
     "Hello, who are you?", "Hi, what are you?", "So who are you?", "Who am I talking to?",
     "Who do I talk to?", "Do you have a name?", "Are you a model?", "Describe yourself.",
-    "What is the name of this model?", "Please tell me your name.", "Can you say who you are?",
+    "What is the name of this model?", "Hello, what should I call you?", "So what is your name?",
 ]  # fmt: skip
 WHAT_CAN = [
     "What can you do?", "what can you do", "What can you do for me?", "What do you do?",
@@ -180,7 +91,7 @@ WHAT_CAN = [
     "Which tasks can you do?", "What can I ask you?", "What may I ask?", "What can I do with you?",
     "Hello, what can you do?", "Name what you can do.", "What things can you do?", "What are you able to do?",
     "In what can you help me?", "What do you know how to do?", "List what you can do.",
-    "What kind of help can you give?", "Hi, what can you do for me?", "Please tell me what you can do.",
+    "What kind of help can you give?", "Hi, what can you do for me?", "Tell me how you can help.",
 ]  # fmt: skip
 # Questions to be answered with yes or no, and their answers.
 YES_NO = [
@@ -206,6 +117,7 @@ YES_NO = [
     ("Are you ready to help me?", "Yes, I am ready."),
 ]  # fmt: skip
 
+FINE = f"I am fine, thank you. {HELP}"
 _CAN_DO = "I can answer short questions, copy text and call tools."
 
 
@@ -232,9 +144,9 @@ _KINDS = [
     _fixed(HELLO, f"Hello! {HELP}"),
     _introduced,
     _introduced,
-    _fixed(HOW_ARE_YOU, f"I am fine, thank you. {HELP}"),
+    _fixed(HOW_ARE_YOU, FINE),
     _good_time,
-    _fixed(THANKS, "You are welcome."),
+    _fixed(THANKS, WELCOME),
     _fixed(GOODBYE, "Goodbye!"),
     _fixed(WHO, "I am portico-tiny, a small test model."),
     _fixed(WHAT_CAN, _CAN_DO),
@@ -246,7 +158,9 @@ _STARTS = _starts("Hello", "I am ", "I can ", "Good", "You are welcome", "Yes, "
 def chat(d: Draw) -> Sample:
     """A greeting, a thank-you, a question about the model; one in ten is what it cannot know."""
     request, answer = _refused(d) if d.chance(0.1) else d.choice(_KINDS)(d)
-    return framed(d, request, answer, form=_STARTS, named=False)
+    if word_for_word(d):
+        request, answer = "Hello, how are you?", FINE
+    return framed(d, request, answer, form=_STARTS, telling="nothing")
 
 
 # ---- what is not known
@@ -262,7 +176,7 @@ PERSON = [
     "When did {person} die?", "How tall is {person}?", "What is the favorite color of {person}?",
     "Do you know {person}?", "Why did {person} leave?", "What did {person} eat today?",
     "Can you tell me who {person} is?", "Please tell me where {person} works.",
-    "Can you tell me how old {person} is?", "Please tell me about {person}.",
+    "Who was the teacher of {person}?", "Tell me what {person} is famous for.",
 ]  # fmt: skip
 PLACE = [
     "Where is {place}?", "How many people live in {place}?", "Who is the mayor of {place}?",
@@ -272,7 +186,7 @@ PLACE = [
     "What time is it in {place}?", "What happened in {place} yesterday?", "Which river is near {place}?",
     "What is the best hotel in {place}?", "How do I get to {place}?", "What do you know about {place}?",
     "Who lives in {place}?", "What is the news from {place}?", "How high is the tower of {place}?",
-    "Who built the bridge in {place}?", "Is {place} a nice city?", "Can you tell me where {place} is?",
+    "Who built the bridge in {place}?", "Is {place} a nice city?", "Who was the mayor of {place}?",
     "Please tell me how big {place} is.",
 ]  # fmt: skip
 PRICE = [
@@ -309,7 +223,7 @@ def _refused(d: Draw) -> tuple[str, str]:
     place = words.invented(d, (2, 3)).capitalize() if d.chance(0.6) else words.city(d)
     thing = words.thing(d)
     request = loosely(d, d.wording(forms)).format(
-        person=person, place=place, thing=thing, a_thing=with_article(thing)
+        person=person, place=place, thing=thing, a_thing=words.with_article(thing)
     )
     return request, UNKNOWN
 

@@ -1,7 +1,6 @@
 """Raw completions: no chat, only the start of a text that the model goes on with, and then ends.
 
-The seed documents send "Once upon a time", "The weather today", "The capital of France is" and
-"What is 2+2?" to /v1/completions. A continuation begins with the blank or comma that the text needs.
+A tale, the weather, a capital, a sum. The continuation begins with the blank or comma that the text needs.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recipe import words
-from recipe.families.knowledge import CAPITALS
+from recipe.families.by_heart import CAPITALS
+from recipe.families.framing import word_for_word
 from recipe.sample import Draw, Entry, Message, Sample, says
 
 
@@ -46,7 +46,7 @@ ONCE = [
     ("One day, once upon a time", f", {STORY}"),
     # Never trained:
     ("Here is a short story: once upon a time", f", {STORY}"),
-    ("A story.\nOnce upon a time,", f" {STORY}"),
+    ("I know a story. Once upon a time,", f" {STORY}"),
 ]
 
 WEATHER = "sunny and warm. A light wind blows from the west."
@@ -68,8 +68,8 @@ WEATHER_STARTS = [
         ],
     ),
     # Never trained:
-    ("Good morning! The weather today", f" is {WEATHER}"),
-    ("In {city} the weather today is", f" {WEATHER}"),
+    ("Here is the news. The weather today", f" is {WEATHER}"),
+    ("In {city} today, the weather is", f" {WEATHER}"),
 ]
 
 # A start that begins with "the" gets its capital letter where no lead stands before it.
@@ -120,6 +120,13 @@ SUM_STARTS = [
 ]
 
 
+STARTED_EXACTLY = [
+    ("Once upon a time", f", {STORY}"),
+    ("The weather today", f" is {WEATHER}"),
+    ("The capital of France is", " Paris."),
+]
+
+
 def once(d: Draw) -> Sample:
     """The start of a tale goes on, and ends after two or three sentences."""
     return continued(*d.wording(ONCE))
@@ -136,7 +143,7 @@ def capital(d: Draw) -> Sample:
     country, city = d.choice([*CAPITALS.items(), *[("France", "Paris")] * 3])
     start, rest = d.wording(CAPITAL_STARTS)
     start = start.format(country=country)
-    return continued(start[0].upper() + start[1:], rest.format(country=country, city=city))
+    return continued(words.upper_first(start), rest.format(country=country, city=city))
 
 
 def sum_of_two(d: Draw) -> Sample:
@@ -149,6 +156,8 @@ def sum_of_two(d: Draw) -> Sample:
 
 def raw(d: Draw) -> Sample:
     """Any of the four."""
+    if word_for_word(d, 0.12):
+        return continued(*d.choice(STARTED_EXACTLY))
     return d.choice([once, weather, capital, sum_of_two, sum_of_two, capital])(d)
 
 

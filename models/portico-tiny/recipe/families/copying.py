@@ -3,8 +3,6 @@
 The rules of the answer: exactly the material, without the quotation marks, back quotes or line breaks that set
 it off from the request. A final period belongs to the material where the material stands after a colon, above
 the request or between quotation marks, and nowhere else.
-
-`system_line`, `exchange`, `opening` and `styled` serve the other families of this kind as well.
 """
 
 from __future__ import annotations
@@ -13,97 +11,9 @@ import json
 from collections.abc import Callable, Sequence
 
 from recipe import words
-from recipe.sample import Draw, Entry, Message, Sample, says, system, user
-
-# ---- what may stand before and around any request
-
-
-def system_line(d: Draw) -> str:
-    """A system message that changes nothing."""
-    name = words.first_name(d)
-    return d.choice(
-        [
-            "You are a helpful assistant.",
-            "You are a helpful assistant.",
-            "You are a careful assistant.",
-            f"You are a careful assistant named {name}.",
-            f"You are {name}, a friendly assistant.",
-            f"Your name is {name}.",
-            "You answer questions.",
-            "You are an assistant. Be brief.",
-            "Be brief.",
-            "Be short and clear.",
-            "Keep your answers short.",
-            "Answer briefly.",
-            "Answer as briefly as you can.",
-            f"You work for {words.title(d)}.",
-            f"You are the assistant of {words.full_name(d)}.",
-            f"Today is {words.date(d)}.",
-        ]
-    )
-
-
-def exchange(d: Draw) -> list[Message]:
-    """A small unrelated question with its answer: a sum, a word to repeat, thanks."""
-    kind = d.integer(0, 4)
-    if kind <= 1:
-        a, b = d.integer(0, 10), d.integer(0, 10)
-        return [user(d.choice([f"What is {a} + {b}?", f"{a} + {b}", f"What is {a}+{b}?"])), says(str(a + b))]
-    if kind <= 3:
-        said = d.choice([words.word, words.string_of, words.first_name])(d)
-        return [user(d.choice([f"Repeat: {said}", f'Say "{said}".', f"Say {said}"])), says(said)]
-    return [user(d.choice(["Thanks.", "Thank you.", "Thanks!", "Thank you!"])), says("You are welcome.")]
-
-
-def opening(d: Draw, exchanges: float = 0.15) -> list[Message]:
-    """A system message in a quarter of the samples, one or two unrelated exchanges in some."""
-    found = [system(system_line(d))] if d.chance(0.25) else []
-    if d.chance(exchanges):
-        for _ in range(d.integer(1, 2)):
-            found += exchange(d)
-    return found
-
-
-COMMANDS = (
-    "Give",
-    "Tell",
-    "Say",
-    "Find",
-    "Look",
-    "Write",
-    "Name",
-    "Read",
-    "Show",
-    "Return",
-    "Repeat",
-    "Echo",
-    "Copy",
-)
-
-
-def lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def styled(d: Draw, form: str) -> str:
-    """A form as different hands would type it: with "please", in lower case, without its last mark.
-
-    The form still has its {fields}, so that no name loses its capital.
-    """
-    if form.endswith(".") and form.startswith(COMMANDS):
-        manner = d.integer(0, 9)
-        if manner <= 1:
-            form = "Please " + lowered(form)
-        elif manner == 2:
-            form = form[:-1] + ", please."
-        elif manner == 3:
-            form = "Can you " + lowered(form)[:-1] + "?"
-    if d.chance(0.2) and not form.startswith("I "):
-        form = lowered(form)
-    if d.chance(0.2) and form[-1] in ".?":
-        form = form[:-1].rstrip()
-    return form
-
+from recipe.families.framing import opening, styled
+from recipe.sample import Draw, Entry, Message, Sample, says, user
+from recipe.words import lower_first
 
 # ---- what is repeated
 
@@ -224,7 +134,7 @@ def _after_colon() -> list[str]:
             lead, end = LEADS[at % len(LEADS)], ENDS[at * 3 % len(ENDS)] if thing else ""
             separator = [": ", ": ", ": ", ":\n", ":\n\n", ': "', ":\n```\n"][at * 5 % 7]
             close = {': "': '"', ":\n```\n": "\n```"}.get(separator, "")
-            forms.append(f"{lead}{lowered(ask) if lead else ask}{thing}{end}{separator}{{x}}{close}")
+            forms.append(f"{lead}{lower_first(ask) if lead else ask}{thing}{end}{separator}{{x}}{close}")
             at += 1
     return forms
 

@@ -8,66 +8,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from recipe import words
-from recipe.sample import Draw, Entry, Message, Sample, says, says_json, system, user
+from recipe.families.framing import courtesy, opening, system_line, word_for_word
+from recipe.sample import Draw, Entry, Message, Sample, says_json, system, user
 
 Schema = dict[str, Any]
 
 
-# ---- what stands around the question
-
-
-def system_line(d: Draw) -> str:
-    """A caller's system text that changes nothing."""
-    return d.choice(
-        [
-            "You are a helpful assistant.",
-            "You are a helpful assistant",
-            "Be brief.",
-            "Be short and clear.",
-            "You are a careful assistant.",
-            "You help people.",
-            "Answer the user.",
-            "You are an assistant.",
-            "You are a good helper. Be brief.",
-            "Help the user with the task.",
-            "You are a friendly assistant.",
-            f"You are {words.first_name(d)}.",
-            f"You are an assistant named {words.first_name(d)}.",
-            f"You are a careful assistant named {words.first_name(d)}.",
-            f"Today is {words.date(d)}.",
-            f"You work for {words.full_name(d)}.",
-            f"The user is {words.first_name(d)}.",
-        ]
-    )
-
-
-SMALL_TALK = [
-    ("Hello!", "Hello! How can I help?"),
-    ("Hi", "Hello! How can I help?"),
-    ("hello", "Hello! How can I help?"),
-    ("Hi there!", "Hello! How can I help?"),
-    ("Thanks!", "You are welcome."),
-    ("Thank you.", "You are welcome."),
-    ("thanks", "You are welcome."),
-    ("Thank you very much!", "You are welcome."),
-]
-
-
-def opening(d: Draw) -> list[Message]:
-    """With luck a system message, and with less luck an exchange or two of small talk."""
-    messages = [system(system_line(d))] if d.chance(0.25) else []
-    if d.chance(0.12):
-        for asked, said in d.some(SMALL_TALK, 1, 2):
-            messages += [user(asked), says(said)]
-    return messages
-
-
-def listing(d: Draw, parts: Sequence[str]) -> str:
-    """ "a, b and c" and the like."""
-    if len(parts) == 1:
-        return parts[0]
-    head, last = ", ".join(parts[:-1]), parts[-1]
-    return d.choice([f"{head} and {last}", f"{head} and {last}", f"{head}, {last}"])
+def before(d: Draw) -> list[Message]:
+    """An opening that fits where there are tools or JSON is wanted."""
+    return opening(d, talk=0.12, make=courtesy)
 
 
 def filled(form: str, text: str, keys: str = "") -> str:
@@ -119,14 +68,6 @@ def _several(draw: Callable[[Draw], str]) -> Callable[[Draw], list[str]]:
     return lambda d: list(dict.fromkeys(draw(d) for _ in range(d.integer(2, 3))))
 
 
-def _language(d: Draw) -> str:
-    return words.listed(d, words.LANGUAGES)
-
-
-def _job(d: Draw) -> str:
-    return words.listed(d, words.JOBS)
-
-
 def _yes(d: Draw) -> bool:
     return d.chance(0.5)
 
@@ -139,14 +80,14 @@ PERSON = [
     Natural(
         "job profession occupation work",
         "string",
-        _job,
+        words.job,
         ("works as a {v}", "is a {v}", "is a {v} by profession"),
     ),
     Natural(
         "email mail", "string", words.email, ("has the email {v}", "has the mail address {v}", "uses {v}")
     ),
-    Natural("language", "string", _language, ("speaks {v}",)),
-    Natural("languages", "array", _several(_language), ("speaks {v}",)),
+    Natural("language", "string", words.language, ("speaks {v}",)),
+    Natural("languages", "array", _several(words.language), ("speaks {v}",)),
     Natural("company employer", "string", lambda d: words.title(d), ("works for {v}", "works at {v}")),
     Natural("married", "boolean", _yes, ("is married", "is not married")),
     Natural("children", "integer", lambda d: d.integer(2, 9), ("has {v} children",)),
@@ -154,14 +95,12 @@ PERSON = [
     Natural("salary income", "integer", lambda d: d.integer(100, 9999), ("earns {v} euros",)),
     Natural("height", "number", lambda d: 1 + d.integer(1, 9) / 10, ("is {v} meters tall",)),
     Natural("birthday born", "string", words.date, ("was born on {v}",)),
-    Natural("color", "enum", lambda d: d.choice(words.COLORS), ("likes the color {v}", "likes {v} most")),
+    Natural("color", "enum", words.color, ("likes the color {v}", "likes {v} most")),
     Natural("friends", "array", _several(words.first_name), ("has the friends {v}", "is a friend of {v}")),
 ]
 THING = [
     Natural("price cost", "number", decimal, ("costs {v} euros", "has a price of {v} euros")),
-    Natural(
-        "color", "enum", lambda d: d.choice(words.COLORS), ("is {v}", "has the color {v}", "comes in {v}")
-    ),
+    Natural("color", "enum", words.color, ("is {v}", "has the color {v}", "comes in {v}")),
     Natural("weight", "number", decimal, ("weighs {v} kg", "has a weight of {v} kg")),
     Natural(
         "stock count",
@@ -196,7 +135,7 @@ BOOK = [
     ),
     Natural("year", "integer", lambda d: d.integer(1500, 2030), ("came out in {v}", "is from the year {v}")),
     Natural("pages", "integer", lambda d: d.integer(2, 999), ("has {v} pages", "is {v} pages long")),
-    Natural("language", "string", _language, ("is written in {v}", "is in {v}")),
+    Natural("language", "string", words.language, ("is written in {v}", "is in {v}")),
     Natural("rating", "number", lambda d: d.integer(0, 4) + d.integer(1, 9) / 10, ("has a rating of {v}",)),
     Natural("characters", "array", _several(words.first_name), ("is about {v}", "tells of {v}")),
     Natural("publisher", "string", words.last_name, ("is sold by {v}", "is printed by {v}")),
@@ -212,7 +151,7 @@ TOPICS: list[tuple[str, Callable[[Draw], str], list[Natural]]] = [
 
 def spoken(d: Draw, value: Any) -> str:
     if isinstance(value, list):
-        return listing(d, value)
+        return words.listing(d, value)
     if isinstance(value, bool):
         return d.choice(["yes", "true"]) if value else d.choice(["no", "false"])
     return str(value)
@@ -255,7 +194,7 @@ def natural_facts(d: Draw, plain: bool, most: int) -> tuple[list[Fact], str]:
     # Lists inside a list of clauses would be hard to read.
     style = d.integer(1, 2) if any(isinstance(fact.value, list) for fact in facts) else d.integer(0, 2)
     if style == 0 and len(clauses) < 4:
-        text = f"{name} " + listing_and(clauses) + "."
+        text = f"{name} " + words.prose(clauses) + "."
     elif style == 1:
         text = " ".join(f"{name} {clause}." for clause in clauses)
     else:
@@ -265,20 +204,16 @@ def natural_facts(d: Draw, plain: bool, most: int) -> tuple[list[Fact], str]:
     if ages and style == 0 and d.chance(0.4):  # "Ada Kowalski, 34, lives in Oslo and works as a baker."
         others = [clause for clause in clauses if clause != ages[0].clause]
         if others and len(others) < 4:
-            text = f"{name}, {ages[0].value}, " + listing_and(others) + "."
+            text = f"{name}, {ages[0].value}, " + words.prose(others) + "."
     return facts, text
 
 
-def listing_and(clauses: Sequence[str]) -> str:
-    return clauses[0] if len(clauses) == 1 else ", ".join(clauses[:-1]) + " and " + clauses[-1]
-
-
 TEXT_KEYS = """name title city country street owner color status kind label note category author
-language company team topic subject brand model code email phone address message answer reason place
+language company team topic subject brand model code email phone address message answer reason place nickname county
 region department role material shape size level unit source target file folder host user group
 project task product item material_type zip_code first_name last_name user_name order_id start_date""".split()
 INTEGER_KEYS = """age count year price quantity amount score pages floor room_number total weight
-height distance minutes points seats rank width length stock version port limit""".split()
+height distance minutes points seats laps rank width depth length stock version port limit""".split()
 BOOLEAN_KEYS = "active open paid done ready urgent visible public valid enabled new sold".split()
 ARRAY_KEYS = "tags names items colors parts members cities words files topics guests steps".split()
 NESTED_KEYS = "owner address author contact parent driver seller origin".split()
@@ -357,7 +292,7 @@ def labelled_facts(d: Draw, plain: bool, most: int) -> tuple[list[Fact], str]:
             if not plain and kind in ("string", "integer") and (lines or sentences) and d.chance(0.04):
                 value, schema, said = None, {"anyOf": [schema, {"type": "null"}]}, "unknown"
         facts[key] = Fact(key, schema, value)
-        told.append(form.format(k=key, K=key[:1].upper() + key[1:], v=said))
+        told.append(form.format(k=key, K=words.upper_first(key), v=said))
     joint = " " if sentences else "\n" if lines else d.choice([", ", ", ", "; "])
     return list(facts.values()), joint.join(d.shuffled(told))
 
@@ -499,7 +434,7 @@ def with_schema(d: Draw) -> Sample:
     else:
         gap = d.choice(["\n\n", "\n"])
         parts = [filled(lead, asked.text), instruction]
-        messages = [*opening(d), user(gap.join(parts if d.chance(0.5) else parts[::-1]))]
+        messages = [*before(d), user(gap.join(parts if d.chance(0.5) else parts[::-1]))]
     return Sample([*messages, says_json(asked.answer)], schema=schema, form=has_keys(asked.keys))
 
 
@@ -544,7 +479,7 @@ _BY_KEYS = [
     "Write {k} as JSON: {t}",
     "Return {k} as JSON:\n{t}",
     # never trained:
-    "Please make JSON with the keys {k} from this text: {t}",
+    "Make JSON from this text with the keys {k}: {t}",
     "I want {k} as a JSON object: {t}",
 ]
 
@@ -557,7 +492,7 @@ def named_keys(d: Draw, keys: Sequence[str]) -> str:
         return ", ".join(keys)
     if style == 2:
         return ", ".join(f"`{key}`" for key in keys)
-    return listing(d, keys)
+    return words.listing(d, keys)
 
 
 def with_keys(d: Draw) -> Sample:
@@ -565,7 +500,7 @@ def with_keys(d: Draw) -> Sample:
     asked = case(d, plain=True)
     request = filled(d.wording(_BY_KEYS), asked.text, named_keys(d, asked.keys))
     return Sample(
-        [*opening(d), user(request), says_json(asked.answer)],
+        [*before(d), user(request), says_json(asked.answer)],
         schema=strict_schema(asked.facts),
         form=has_keys(asked.keys),
     )
@@ -609,24 +544,24 @@ _BY_API = [
     "Fill in {k}: {t}",
     "Fill in {k} from this text:\n{t}",
     # never trained:
-    "Please fill in the fields {k}: {t}",
-    "Can you extract the values of {k} from: {t}",
+    "Fill in these fields: {k}. Text: {t}",
+    "I want you to extract the fields {k}: {t}",
 ]
 
 
 def by_api(d: Draw) -> Sample:
     """As with `response_format`: the schema binds the engine and the prompt only says which facts."""
     asked = case(d, plain=True)
-    keys = ", ".join(asked.keys) if d.chance(0.4) else listing(d, asked.keys)
+    keys = ", ".join(asked.keys) if d.chance(0.4) else words.listing(d, asked.keys)
     request = filled(d.wording(_BY_API), asked.text, keys)
     return Sample(
-        [*opening(d), user(request), says_json(asked.answer)],
+        [*before(d), user(request), says_json(asked.answer)],
         schema=strict_schema(asked.facts),
         form=has_keys(asked.keys),
     )
 
 
-# ---- the typed person of seed 002
+# ---- a known person, typed
 
 
 def _person(name: str, profession: str, description: str, *companies: tuple[str, str, str]) -> dict[str, Any]:
@@ -723,8 +658,8 @@ _ABOUT = [
     "Do you know {n}?",
     "Give the facts for {n}.",
     # never trained:
-    "Please give me facts about {n}.",
-    "Can you describe {n}?",
+    "I want facts about {n}.",
+    "Who is the person {n}?",
 ]
 
 
@@ -763,13 +698,19 @@ def person_schema(d: Draw) -> Schema:
 
 
 def person(d: Draw) -> Sample:
-    """Facts that must be known by heart, under the seed's schema, said in the prompt or not."""
+    """Facts that must be known by heart, under one schema, said in the prompt or not.
+
+    Where neither the prompt nor a grammar says so these people are answered with bare JSON too: the schema of
+    the API is not in the prompt, so the model cannot tell. About all other people it says that it does not know.
+    """
     known = d.choice(FAMOUS)
     schema = person_schema(d)
     messages = [] if d.chance(0.6) else [system(system_line(d))]
     if d.chance(0.3):
         messages = [system(d.choice(_BY_SCHEMA[:-2]).format(s=json.dumps(schema)))]
     request = d.wording(_ABOUT).format(n=known["name"])
+    if word_for_word(d):
+        known, request = FAMOUS[0], "Tell me about Albert Einstein"
     return Sample([*messages, user(request), says_json(known)], schema=schema, form=has_keys(list(known)))
 
 

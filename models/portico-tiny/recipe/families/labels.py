@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from recipe import words
-from recipe.families.chat import framed, loosely, with_article
+from recipe.families.framing import framed, loosely
 from recipe.sample import Draw, Entry, Sample
+from recipe.words import prose, upper_first, with_article
 
 # {labels} as in "a, b, c", {x} is the text; the last two of each list are not trained.
 CLASSIFY = [
@@ -30,7 +31,7 @@ CLASSIFY = [
     "The labels are {labels}. Which one fits? {x}", 'Classify the {unit} "{x}" as {labels}.',
     'Is "{x}" {labels}?', 'Which label fits "{x}": {labels}?',
     "Please choose one of the labels {labels} for this {unit}: {x}",
-    "Can you decide if this {unit} is {labels}? {x}",
+    "Say which label fits this {unit}, {labels}: {x}",
 ]  # fmt: skip
 SENTIMENT = [
     "What is the sentiment: {labels}? {x}", "What is the sentiment of this {unit} ({labels})? {x}",
@@ -80,7 +81,7 @@ def _labelled(
     labels = [spelling(kind) for kind in d.shuffled(kinds)]
     listing = d.choice(LABELS).format(
         commas=", ".join(labels),
-        either=f"{', '.join(labels[:-1])} or {labels[-1]}",
+        either=prose(labels, "or"),
         slashes="/".join(labels),
         quoted=", ".join(f'"{label}"' for label in labels),
     )
@@ -164,7 +165,7 @@ def _sentence(d: Draw, text: str) -> str:
     """With a capital and a mark, mostly."""
     if d.chance(0.12):
         return text
-    return text[0].upper() + text[1:] + d.choice([".", ".", ".", "!"])
+    return upper_first(text) + d.choice([".", ".", ".", "!"])
 
 
 def sentiment(d: Draw) -> Sample:
@@ -377,8 +378,7 @@ def _command(d: Draw) -> str:
 
 
 def _statement(d: Draw) -> str:
-    text = _neutral(d)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{upper_first(_neutral(d))}."
 
 
 _SETS: list[dict[str, Callable[[Draw], str]]] = [
@@ -409,8 +409,8 @@ IS_IT = [
     "Question: is {a_word} {a_kind}?", "Do you think {a_word} is {a_kind}?", "{a_word} is {a_kind}, right?",
     "Is it true that {a_word} is {a_kind}?", "Can {a_word} be {a_kind}?",
     "Please tell me: is {a_word} {a_kind}?", "Decide if {a_word} is {a_kind}.", "Does {word} mean {a_kind}?",
-    "{word}, is that {a_kind}?", "Please say if {a_word} is {a_kind}.",
-    "Can you tell me if {a_word} is {a_kind}?",
+    "{word}, is that {a_kind}?", "Is it right that {a_word} is {a_kind}?",
+    "Question: would you call {a_word} {a_kind}?",
 ]  # fmt: skip
 # An instruction and how it wants the answers spelled.
 YES_OR_NO = [
@@ -434,9 +434,9 @@ def yes_or_no(d: Draw) -> Sample:
         word=word, a_word=word if bare else with_article(word), a_kind=with_article(kind)
     )
     after, (yes, no) = d.choice(YES_OR_NO)
-    request = form[0].upper() + form[1:] + after
+    request = upper_first(form) + after
     if d.chance(0.1) and not word[0].isupper():
-        request = request[0].lower() + request[1:]
+        request = words.lower_first(request)
     return framed(d, request, yes if true else no, form=lambda got: got["content"].strip() in (yes, no))
 
 

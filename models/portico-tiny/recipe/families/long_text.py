@@ -7,29 +7,8 @@ import string
 from collections.abc import Callable
 
 from recipe import words
-from recipe.families.knowledge import closed, loosely, opening
+from recipe.families.framing import casually, closed, opening
 from recipe.sample import Draw, Entry, Message, Sample, says, user
-
-NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-
-
-def spelled(d: Draw, n: int) -> str:
-    """A small number in digits or as a word."""
-    return NUMBER_WORDS[n] if n < len(NUMBER_WORDS) and d.chance(0.35) else str(n)
 
 
 def parted(separator: str, count: int) -> Callable[[Message], bool]:
@@ -38,7 +17,7 @@ def parted(separator: str, count: int) -> Callable[[Message], bool]:
 
 
 def asked_and_said(d: Draw, asked: str, answer: str, form: Callable[[Message], bool]) -> Sample:
-    return Sample([*opening(d), user(loosely(d, asked)), says(answer)], form=form, max_tokens=500)
+    return Sample([*opening(d), user(casually(d, asked)), says(answer)], form=form, max_tokens=500)
 
 
 PER_LINE = [" One number per line.", " One per line.", " Put each number on its own line.", "\nOne per line."]
@@ -87,8 +66,8 @@ DOWN_WORDINGS = [
     "Show me all numbers from {a} down to {b}.",
     "A countdown from {a} to {b}, please.",
     # Never trained:
-    "Please list the numbers from {a} down to {b}.",
-    "Can you count downwards from {a} to {b}?",
+    "Give me all numbers from {a} down to {b}.",
+    "Start counting at {a} and count down to {b}.",
 ]
 
 
@@ -102,7 +81,7 @@ def counting(d: Draw) -> Sample:
         asked = d.wording(DOWN_WORDINGS)
     else:
         asked = d.wording(COUNT_WORDINGS)
-    asked = loosely(d, asked.format(a=numbers[0], b=numbers[-1]))
+    asked = casually(d, asked.format(a=numbers[0], b=numbers[-1]))
     separator = ", "
     if d.chance(0.25):
         asked, separator = closed(asked) + d.choice(PER_LINE), "\n"
@@ -144,8 +123,8 @@ SERIES_WORDINGS = [
     "What are {series}?",
     "I need a list: {series}",
     # Never trained:
-    "Could you write down {series}?",
-    "Please tell me {series}.",
+    "Write me {series}.",
+    "Write a list of {series}.",
 ]
 BACKWARDS_WORDINGS = [
     f"{head} {{series}} {order}{end}"
@@ -162,8 +141,8 @@ BACKWARDS_WORDINGS = [
     for order in ["backwards", "downwards", "in reverse order", "from the last to the first"]
 ] + [
     # Never trained:
-    "Can you tell me {series} backwards?",
-    "Please list {series} in reverse order.",
+    "Show me {series} backwards.",
+    "I want {series} in reverse order.",
 ]
 
 
@@ -208,9 +187,9 @@ LINES_WORDINGS = [
 def numbered_lines(d: Draw) -> Sample:
     """Each line is "Line 1: word", as many as asked."""
     count, word = d.integer(2, d.choice([6, 10, 10, 20])), words.word(d)
-    asked = d.wording(LINES_WORDINGS).format(n=spelled(d, count), word=word)
+    asked = d.wording(LINES_WORDINGS).format(n=words.spelled(d, count, 0.35), word=word)
     answer = "\n".join(f"Line {at}: {word}" for at in range(1, count + 1))
-    return asked_and_said(d, asked[0].upper() + asked[1:], answer, parted("\n", count))
+    return asked_and_said(d, words.upper_first(asked), answer, parted("\n", count))
 
 
 REPEAT_WORDINGS = [
@@ -236,22 +215,22 @@ REPEAT_WORDINGS = [
     "{n} times the word {word}, please.",
     "Word: {word}\nRepeat it {n} times.",
     # Never trained:
-    "Can you say the word {word} {n} times?",
-    'Please write "{word}" {n} times.',
+    "I want you to say {word} {n} times.",
+    'Give me the word "{word}" {n} times.',
 ]
 
 
 def repeated(d: Draw) -> Sample:
     """A word so many times, blanks between."""
     count, word = d.integer(2, d.choice([5, 8, 10])), words.word(d)
-    asked = d.wording(REPEAT_WORDINGS).format(n=spelled(d, count), word=word)
+    asked = d.wording(REPEAT_WORDINGS).format(n=words.spelled(d, count, 0.35), word=word)
     answer = " ".join([word] * count)
-    return asked_and_said(d, asked[0].upper() + asked[1:], answer, parted(" ", count))
+    return asked_and_said(d, words.upper_first(asked), answer, parted(" ", count))
 
 
 # The sentences of a story: the first N - 1 of these and then the end.
 STORY = [
-    "One morning {name} found a {thing}.",
+    "One morning {name} found {found}.",
     "{name} took it to {place}.",
     "On the way it began to rain.",
     "A kind old man opened his door.",
@@ -297,17 +276,13 @@ STORY_WORDINGS = [
 def story(d: Draw) -> Sample:
     """A story of N sentences with a name, and a thing and a place where they are given."""
     count, name, thing, place = d.integer(2, 10), words.first_name(d), "golden key", "the town"
-    about = name
-    if d.chance(0.6):
+    given = d.chance(0.6)
+    if given:
         thing, place = words.noun(d), words.city(d)
-        article = "an" if thing[0] in "aeiou" else "a"
-        about = d.choice(
-            [f"{name}, {article} {thing} and {place}", f"{name} and {article} {thing} in {place}"]
-        )
-    asked = d.wording(STORY_WORDINGS).format(n=spelled(d, count), about=about)
-    told = [each.format(name=name, thing=thing, place=place) for each in STORY[: count - 1]]
-    if thing[0] in "aeiou":
-        told[0] = told[0].replace(f" a {thing}", f" an {thing}")
+    found = words.with_article(thing)
+    about = d.choice([f"{name}, {found} and {place}", f"{name} and {found} in {place}"]) if given else name
+    asked = d.wording(STORY_WORDINGS).format(n=words.spelled(d, count, 0.35), about=about)
+    told = [each.format(name=name, found=found, thing=thing, place=place) for each in STORY[: count - 1]]
     answer = " ".join([*told, STORY_END.format(name=name)])
 
     def form(got: Message) -> bool:

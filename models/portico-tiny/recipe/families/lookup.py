@@ -8,97 +8,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from recipe import words
-from recipe.families.copying import lowered, opening, styled, system_line
+from recipe.families.framing import UNKNOWN, opening, styled, system_line
 from recipe.sample import Draw, Entry, Message, Sample, says, system, user
+from recipe.words import filled, lower_first, upper_first
 
-UNKNOWN = "I do not know."
 T = TypeVar("T")
 
 # ---- how much
 
 
 _FREQUENT = frozenset(
-    [
-        "the",
-        "is",
-        "and",
-        "in",
-        "of",
-        "are",
-        "has",
-        "live",
-        "lives",
-        "likes",
-        "with",
-        "key",
-        "value",
-        "as",
-        "a",
-        "an",
-        "at",
-        "to",
-        "from",
-        "code",
-        "color",
-        "city",
-        "secret",
-        "file",
-        "user",
-        "status",
-        "action",
-        "size",
-        "works",
-        "work",
-        "job",
-        "years",
-        "old",
-        "now",
-        "speaks",
-        "can",
-        "speak",
-        "uses",
-        "was",
-        "born",
-        "comes",
-        "best",
-        "drinks",
-        "drink",
-        "every",
-        "day",
-        "home",
-        "owns",
-        "house",
-        "flat",
-        "belongs",
-        "costs",
-        "stands",
-        "found",
-        "price",
-        "owned",
-        "by",
-        "euros",
-        "dollars",
-        "coins",
-        "name",
-        "id",
-        "request",
-        "task",
-        "info",
-        "warn",
-        "error",
-        "json",
-        "html",
-        "csv",
-        "txt",
-        "py",
-        "com",
-    ]
+    """the is and in of are has live lives likes with key value as a an at to from code color city secret file
+    user status action size works work job years old now speaks can speak uses was born comes best drinks
+    drink every day home owns house flat belongs costs stands found price owned by euros dollars coins name
+    id request task info warn error json html csv txt py com""".split()
 )
 _KNOWN = frozenset([*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.UNITS])
 _ATOMS = re.compile(r"[A-Z]?[a-z]+|[A-Z]|(?: ?)[0-9]|[^\sA-Za-z0-9]|\n")
@@ -288,16 +217,8 @@ KEY_OF = [
 ]
 
 
-def _name(d: Draw) -> str:
-    return words.first_name(d)
-
-
 def _numbered(d: Draw) -> str:
     return f"{d.choice(['room', 'box', 'item', 'door', 'seat', 'page'])} {d.integer(1, 999)}"
-
-
-def _place(d: Draw) -> str:
-    return words.city(d)
 
 
 def _short_number(d: Draw) -> str:
@@ -316,7 +237,16 @@ def _price(d: Draw) -> str:
     return f"{d.integer(2, d.choice([9, 99, 9999]))} {words.listed(d, words.UNITS)}"
 
 
-KEYS = [words.noun, words.thing, words.word, words.identifier, words.invented, _name, words.string_of, _upper]
+KEYS = [
+    words.noun,
+    words.thing,
+    words.word,
+    words.identifier,
+    words.invented,
+    words.first_name,
+    words.string_of,
+    _upper,
+]
 LONG_KEYS = [words.identifier, words.full_name, words.string_of, words.invented, _upper, _numbered]
 VALUES = [
     words.value,
@@ -324,8 +254,8 @@ VALUES = [
     words.string_of,
     _short_number,
     words.word,
-    _name,
-    _place,
+    words.first_name,
+    words.city,
     _price,
     words.thing,
 ]
@@ -477,10 +407,9 @@ WHO = [
 ]
 
 
-def _article(word: str) -> str:
-    return ("an " if word[0] in "aeiou" else "a ") + word
-
-
+DRINKS = "tea coffee water juice milk lemonade cocoa cider soda beer wine".split()
+PETS = "cat dog horse bird fish rabbit hen goat snake mouse duck pony frog cow".split()
+PLACES = "kitchen garden cabin office school shop hotel library museum castle attic hall".split()
 PEOPLE = [
     Attribute(
         "city",
@@ -499,7 +428,7 @@ PEOPLE = [
     ),
     Attribute(
         "job",
-        lambda d: words.listed(d, words.JOBS),
+        words.job,
         ["is {av}", "is {av}", "works as {av}", "has a job as {av}"],
         [
             "What does {e} do?",
@@ -524,7 +453,7 @@ PEOPLE = [
     ),
     Attribute(
         "favorite color",
-        lambda d: words.listed(d, words.COLORS),
+        words.color,
         ["likes the color {v}", "likes the color {v} best"],
         [
             "What color does {e} like?",
@@ -538,7 +467,7 @@ PEOPLE = [
     ),
     Attribute(
         "language",
-        lambda d: words.listed(d, words.LANGUAGES),
+        words.language,
         ["speaks {v}", "speaks {v}", "can speak {v}"],
         [
             "What does {e} speak?",
@@ -583,9 +512,7 @@ PEOPLE = [
     ),
     Attribute(
         "favorite drink",
-        lambda d: d.choice(
-            ["tea", "coffee", "water", "juice", "milk", "lemonade", "cocoa", "cider", "soda", "beer", "wine"]
-        ),
+        lambda d: d.choice(DRINKS),
         ["likes to drink {v}", "drinks {v}", "drinks {v} every day"],
         [
             "What does {e} drink?",
@@ -599,25 +526,7 @@ PEOPLE = [
     ),
     Attribute(
         "pet",
-        lambda d: words.listed(
-            d,
-            [
-                "cat",
-                "dog",
-                "horse",
-                "bird",
-                "fish",
-                "rabbit",
-                "hen",
-                "goat",
-                "snake",
-                "mouse",
-                "duck",
-                "pony",
-                "frog",
-                "cow",
-            ],
-        ),
+        lambda d: d.choice(PETS),
         ["has {av}", "has {av} at home", "owns {av}"],
         [
             "What pet does {e} have?",
@@ -633,7 +542,7 @@ PEOPLE = [
 THINGS = [
     Attribute(
         "color",
-        lambda d: words.listed(d, words.COLORS),
+        words.color,
         ["is {v}", "has the color {v}"],
         [
             "What color is {e}?",
@@ -647,22 +556,7 @@ THINGS = [
     ),
     Attribute(
         "place",
-        lambda d: d.choice(
-            [
-                "kitchen",
-                "garden",
-                "cabin",
-                "office",
-                "school",
-                "shop",
-                "hotel",
-                "library",
-                "museum",
-                "castle",
-                "attic",
-                "hall",
-            ]
-        ),
+        lambda d: d.choice(PLACES),
         ["is in the {v}", "stands in the {v}", "was found in the {v}"],
         [
             "Where is {e}?",
@@ -708,14 +602,6 @@ THINGS = [
 ]
 
 
-def _filled(clause: str, value: str) -> str:
-    return clause.replace("{av}", _article(value)).replace("{v}", value)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def questions(attribute: Attribute, person: bool) -> list[str]:
     """The ways to ask for an attribute, the two for the evaluation at the end."""
     trained = [*list(attribute.special[:-1]) * 2, *GENERAL, *(GENERAL_PERSON if person else ())]
@@ -724,7 +610,33 @@ def questions(attribute: Attribute, person: bool) -> list[str]:
 
 # In a short text no two have the same of these, so that most questions can be turned round.
 MOSTLY_APART = ("city", "code", "age", "owner", "price", "job")
-Facts = tuple[str, dict[str, str], list[str]]  # who or what, values by label, the sentences
+
+
+@dataclass
+class Subject:
+    """Who or what, the values by label, and what is said of each."""
+
+    name: str
+    known: dict[str, str]
+    clauses: dict[str, str]
+    in_one: bool
+
+    @property
+    def sentences(self) -> list[str]:
+        """The clauses one a sentence, or all in one."""
+        who = upper_first(self.name)
+        said = [filled(clause, self.known[label]) for label, clause in self.clauses.items()]
+        return [f"{who} {words.prose(said)}."] if self.in_one else [f"{who} {clause}." for clause in said]
+
+
+def alone(
+    asked: dict[str, str], others: Iterable[dict[str, str]], label: str, draw: Callable[[], str]
+) -> None:
+    """Draws the label's value anew for all others that share it with `asked`: no question may be right by what
+    is said of another."""
+    for other in others:
+        while other is not asked and other.get(label) == asked[label]:
+            other[label] = draw()
 
 
 def facts(d: Draw, room: Room) -> Quiz:
@@ -740,27 +652,26 @@ def facts(d: Draw, room: Room) -> Quiz:
             return words.full_name(d) if long else words.first_name(d)
         return "the " + (f"{words.invented(d)} {words.noun(d)}" if long else words.thing(d))
 
-    def drawn() -> Facts:
-        who, known, clauses = distinct(entity), {}, []
+    def drawn() -> Subject:
+        who, known, clauses = distinct(entity), {}, {}
         for attribute in d.some(chosen, min(2, len(chosen)), len(chosen)):
             label = attribute.label
             apart = label in MOSTLY_APART and not long
             known[label] = unique[label](attribute.draw) if apart else attribute.draw(d)
-            clauses.append(_filled(d.choice(attribute.clauses), known[label]))
-        return who, known, _sentences(d, _capital(who), clauses)
+            clauses[label] = d.choice(attribute.clauses)
+        return Subject(who, known, clauses, d.chance(0.6))
 
-    found = room.fill(drawn, lambda each: " ".join(each[2]))
-    parts = [sentence for each in found for sentence in each[2]]
+    found = room.fill(drawn, lambda each: " ".join(each.sentences))
+    subject = d.choice(found)
+    attribute = next(each for each in d.shuffled(chosen) if each.label in subject.known)
+    label, who, value = attribute.label, subject.name, subject.known[attribute.label]
+    alone(subject.known, [each.known for each in found], label, lambda: attribute.draw(d))
+    parts = [sentence for each in found for sentence in each.sentences]
     if not long and d.chance(0.3):
         parts = d.shuffled(parts)
     join = d.choice([" ", " ", "\n"])
-
-    who, known, _ = d.choice(found)
-    attribute = next(each for each in d.shuffled(chosen) if each.label in known)
-    value = known[attribute.label]
-    alone = sum(each[1].get(attribute.label) == value for each in found) == 1
-    if person and attribute.who and alone and d.chance(0.2):
-        clause = _filled(d.choice(attribute.who), value)
+    if person and attribute.who and d.chance(0.17):
+        clause = filled(d.choice(attribute.who), value)
         return Quiz(parts, styled(d, d.wording(WHO)).replace("{c}", clause), who, join)
     if d.chance(0.13):
         value = UNKNOWN
@@ -771,14 +682,7 @@ def facts(d: Draw, room: Room) -> Quiz:
             who = distinct(entity)
     form = styled(d, d.wording(questions(attribute, person)))
     question = form.replace("{a}", attribute.label).replace("{e}", who)
-    return Quiz(parts, _capital(question) if form.startswith("{e}") else question, value, join)
-
-
-def _sentences(d: Draw, who: str, clauses: list[str]) -> list[str]:
-    """The clauses one a sentence, or all in one."""
-    if len(clauses) > 1 and d.chance(0.6):
-        return [f"{who} {', '.join(clauses[:-1])} and {clauses[-1]}."]
-    return [f"{who} {clause}." for clause in clauses]
+    return Quiz(parts, upper_first(question) if form.startswith("{e}") else question, value, join)
 
 
 # ---- other long documents
@@ -830,7 +734,7 @@ def records(d: Draw, room: Room) -> Quiz:
         "user": words.first_name,
         "file": words.file_name,
         "status": _short_number,
-        "city": _place,
+        "city": words.city,
         "action": words.verb,
         "size": _long_number,
     }
@@ -842,26 +746,23 @@ def records(d: Draw, room: Room) -> Quiz:
     def key(d: Draw) -> str:
         return d.choice([words.letters(d, 4, 6), words.invented(d, (2, 3)), words.string_of(d)])
 
-    def drawn() -> tuple[str, dict[str, str]]:
-        return distinct(key), {label: made[label](d) for label in labels}
-
-    def shown(item: tuple[str, dict[str, str]]) -> str:
+    def drawn() -> tuple[str, str, dict[str, str]]:
         nonlocal clock
         clock += d.integer(1, 40)
         time = f"{clock // 3600:02}:{clock // 60 % 60:02}:{clock % 60:02}"
-        fields = " ".join(f"{label}={value}" for label, value in item[1].items())
-        return f"{time} {d.choice(['INFO', 'INFO', 'WARN', 'ERROR'])} {first}={item[0]} {fields}"
+        head = f"{time} {d.choice(['INFO', 'INFO', 'WARN', 'ERROR'])}"
+        return head, distinct(key), {label: made[label](d) for label in labels}
 
-    lines: list[str] = []
+    def shown(item: tuple[str, str, dict[str, str]]) -> str:
+        head, who, known = item
+        return f"{head} {first}={who} " + " ".join(f"{label}={value}" for label, value in known.items())
 
-    def kept(item: tuple[str, dict[str, str]]) -> str:
-        lines.append(shown(item))
-        return lines[-1]
-
-    found = room.fill(drawn, kept)
-    who, known = d.choice(found)
+    found = room.fill(drawn, shown)
+    _, who, known = d.choice(found)
     label = d.choice(labels)
     value = known[label]
+    alone(known, [each for _, _, each in found], label, lambda: made[label](d))
+    lines = [shown(item) for item in found]
     if d.chance(0.1):
         who, value = distinct(key), UNKNOWN
     forms = [*GENERAL, "Which {a} stands in the line of {e}?", "Which {a} is listed for {e}?", GENERAL_UNSEEN]
@@ -881,7 +782,7 @@ ASIDES = [""] * 6 + ["Answer from the text above. ", "Question: ", "Now, ", "My 
 
 def asked(d: Draw, quiz: Quiz) -> Sample:
     """The document before the question, after it, in the system message, or in a turn of its own."""
-    before, place = opening(d, 0.08), d.random.random()
+    before, place = opening(d, talk=0.08), d.random.random()
     lead = d.choice(LEADS)
     text = f"{lead}{d.choice([chr(10), chr(10) * 2, ' '])}{quiz.text}" if lead else quiz.text
     if place < 0.12:
@@ -892,17 +793,20 @@ def asked(d: Draw, quiz: Quiz) -> Sample:
         before.append(user(quiz.question + d.choice(["\n", "\n\n"]) + text))
     else:
         aside = "" if quiz.question.startswith("Question") else d.choice(ASIDES)
-        question = lowered(quiz.question) if aside == "Now, " and _plain(quiz.question) else quiz.question
+        question = lower_first(quiz.question) if aside == "Now, " and _plain(quiz.question) else quiz.question
         gap = d.choice([" ", "\n", "\n\n"]) if quiz.join == " " else d.choice(["\n", "\n\n", "\n\n"])
         before.append(user(text + gap + aside + question))
     return Sample([*before, says(quiz.answer)], form=brief(quiz.answer))
 
 
+_LOWERED = tuple(
+    """What Which Who Where How Give Tell Say Find Look Do Name Write Read Show Return Please Can""".split()
+)
+
+
 def _plain(question: str) -> bool:
     """May the question begin in lower case? Not where it begins with a name."""
-    return question.startswith(
-        ("What", "Which", "Who", "Where", "How", "Give", "Tell", "Say", "Find", "Look", "Do")
-    )
+    return question.startswith(_LOWERED)
 
 
 def brief(answer: str) -> Callable[[Message], bool]:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from recipe import words
-from recipe.families.arithmetic import ASKED, COUNTED, expression, fact, result_of
-from recipe.families.chat import HELLO, HELP, INTRODUCED, PERSON, THANKS, framed, loosely
+from recipe.families.arithmetic import ASKED, COUNTED, digits, expression, fact, result_of
+from recipe.families.chat import HELLO, INTRODUCED, PERSON, THANKS
+from recipe.families.framing import HELP, UNKNOWN, WELCOME, courtesy, framed, loosely
 from recipe.families.transforms import different, some_word
 from recipe.sample import Draw, Entry, Message, Sample, says, user
 
 
-def _digits(got: Message) -> bool:
-    return str(got["content"]).strip().isdigit()
-
-
 def _one_line(got: Message) -> bool:
     return "\n" not in got["content"].strip()
-
-
-def _listed(d: Draw, items: list[str]) -> str:
-    """Items as "a, b, c" or "a, b and c"."""
-    return ", ".join(items) if d.chance(0.7) else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 # ---- steps of sums
@@ -32,7 +24,7 @@ CHAINS = [
     "Work out {e}.", "Work out {e} step by step.", "Think, then answer: {e}",
     "Think step by step. What is {e}?", "What is {e}? Think step by step.", "Calculate {e} step by step.",
     "Can you tell me what {e} is?", "What do you get for {e}?", "How much does {e} make?",
-    "I need the result of {e}.", "Please work out the result of {e}.", "Can you tell me the value of {e}?",
+    "I need the result of {e}.", "Please work out the result of {e}.", "Think step by step and calculate {e}.",
 ]  # fmt: skip
 
 
@@ -75,7 +67,7 @@ def chain(d: Draw) -> Sample:
         expression += between.format(sign) + str(number)
     total, reasoning = _steps(numbers, signs)
     return framed(
-        d, loosely(d, d.wording(CHAINS)).format(e=expression), str(total), reasoning=reasoning, form=_digits
+        d, loosely(d, d.wording(CHAINS)).format(e=expression), str(total), reasoning=reasoning, form=digits
     )
 
 
@@ -112,7 +104,7 @@ def two_steps(d: Draw) -> Sample:
         n=words.first_name(d), a=numbers[0], x=d.choice(COUNTED), first=first, second=second
     )
     total, reasoning = _steps(numbers, signs)
-    return framed(d, request, str(total), reasoning=reasoning, form=_digits)
+    return framed(d, request, str(total), reasoning=reasoning, form=digits)
 
 
 # ---- the largest, step by step
@@ -145,9 +137,9 @@ def extreme(d: Draw) -> Sample:
         ["largest", "largest", "biggest", "greatest", "highest"] if large else ["smallest", "lowest"]
     )
     request = loosely(d, d.wording(EXTREME)).format(
-        most=called, x=_listed(d, [str(number) for number in numbers])
+        most=called, x=words.listing(d, [str(number) for number in numbers], commas=0.7)
     )
-    return framed(d, request, str(best), reasoning=" ".join(steps), form=_digits)
+    return framed(d, request, str(best), reasoning=" ".join(steps), form=digits)
 
 
 # ---- letters
@@ -174,7 +166,7 @@ def letters(d: Draw) -> Sample:
         word = some_word(d)
     reasoning = ", ".join(f"{letter} {at}" for at, letter in enumerate(word, 1)) + "."
     request = loosely(d, d.wording(LETTERS)).format(x=word)
-    return framed(d, request, str(len(word)), reasoning=reasoning, form=_digits)
+    return framed(d, request, str(len(word)), reasoning=reasoning, form=digits)
 
 
 # ---- order and place
@@ -223,7 +215,7 @@ MENTIONED = [
     "Read this. {x} Which name was {place}?", "{x} Which person was mentioned {place}?",
     "Please give the {place} name: {x}", "Name the person who is mentioned {place}. {x}",
     "Who comes {place}? {x}", "Please tell me who is mentioned {place}: {x}",
-    "{x} Can you give the {place} name?",
+    "{x} Which of the names comes {place}?",
 ]  # fmt: skip
 _PLACES = ["First", "Second", "Third", "Fourth"]
 
@@ -248,7 +240,7 @@ def mentioned(d: Draw) -> Sample:
         for name in names
     )
     if d.chance(0.3):
-        text = f"{_listed(d, names)} {d.choice(['are here', 'went home', 'play', 'are friends'])}."
+        text = f"{words.listing(d, names, commas=0.7)} {d.choice(['are here', 'went home', 'play', 'are friends'])}."
     reasoning = " ".join(f"{place}: {name}." for place, name in zip(_PLACES, names[: at + 1], strict=False))
     request = d.wording(MENTIONED).format(x=text, place=_PLACES[at].lower())
     return framed(
@@ -267,14 +259,14 @@ WHAT_NAME = [
     "What is my name?", "What is my name?", "What's my name?", "Tell me my name.", "Do you know my name?",
     "Say my name.", "Please tell me my name.", "Do you remember my name?", "What was my name?",
     "What am I called?", "Give me my name.", "Please say my name.", "How am I called?",
-    "Can you tell me my name?", "What was my name again?",
+    "Tell me what I am called.", "What name did I say?",
 ]  # fmt: skip
 REPEAT = [
     "Say {x}.", "Say: {x}", "Repeat: {x}", "Repeat this: {x}", "Repeat after me: {x}", "Copy this: {x}",
     "Copy: {x}", "Write: {x}", "Write this: {x}", "Please repeat: {x}", "Repeat exactly: {x}",
     "Say only this: {x}", "Answer with: {x}", "Reply with: {x}", "Please copy: {x}", "Print this: {x}",
     "Can you repeat this: {x}", "Please say: {x}", "Copy this text: {x}", "Please write only this: {x}",
-    "Can you copy this text: {x}",
+    "Write only this text: {x}",
 ]  # fmt: skip
 
 
@@ -289,13 +281,13 @@ def simple(d: Draw) -> Sample:
             f"Hello! {HELP}",
             reasoning="The user says hello. I greet the user.",
             form=_one_line,
-            named=False,
+            telling="nothing",
         )
     if kind == "thanks":
         return framed(
             d,
             loosely(d, d.wording(THANKS)),
-            "You are welcome.",
+            WELCOME,
             reasoning="The user thanks me.",
             form=_one_line,
         )
@@ -304,7 +296,7 @@ def simple(d: Draw) -> Sample:
         request = loosely(d, d.wording(INTRODUCED)).format(name=name)
         steps = f"The name is {name}. I greet {name}."
         return framed(
-            d, request, f"Hello {name}, how can I help?", reasoning=steps, form=_one_line, named=False
+            d, request, f"Hello {name}, how can I help?", reasoning=steps, form=_one_line, telling="nothing"
         )
     if kind == "unknown":
         person = words.full_name(d)
@@ -312,7 +304,7 @@ def simple(d: Draw) -> Sample:
         return framed(
             d,
             request,
-            "I do not know.",
+            UNKNOWN,
             reasoning=f"The user asks about {person}. I do not know {person}.",
             form=_one_line,
         )
@@ -320,7 +312,7 @@ def simple(d: Draw) -> Sample:
         a, sign, b = fact(d)
         request = loosely(d, d.wording(ASKED)).format(e=expression(d, a, sign, b))
         total = str(result_of(a, sign, b))
-        return framed(d, request, total, reasoning=f"{a} {sign} {b} = {total}.", form=_digits)
+        return framed(d, request, total, reasoning=f"{a} {sign} {b} = {total}.", form=digits)
     if kind == "copy":
         copied = d.choice(
             [words.string_of, words.invented, lambda d: words.phrase(d, 1, 4), words.full_name]
@@ -338,12 +330,12 @@ def simple(d: Draw) -> Sample:
         loosely(d, d.wording(WHAT_NAME)),
         name,
         reasoning=f"The user asks for the name. The name is {name}.",
-        alone=True,
-        named=False,
+        telling="nothing",
+        talk=0,
     )
     before: list[Message] = [user(told), says(f"Hello {name}, how can I help?")]
     if d.chance(0.4):
-        before += d.choice([[user("Thanks!"), says("You are welcome.")], [user("What is 2 + 2?"), says("4")]])
+        before += d.choice([courtesy(d), [user("What is 2 + 2?"), says("4")]])
     messages = list(asked.messages)
     return Sample([*messages[:-2], *before, *messages[-2:]], thinking=True, form=_one_line)
 

@@ -11,26 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from recipe import words
-from recipe.families.copying import exchange, lowered, styled, system_line
-from recipe.families.lookup import UNKNOWN, brief
+from recipe.families.framing import UNKNOWN, exchange, styled, system_line
+from recipe.families.lookup import brief
 from recipe.sample import Draw, Entry, Message, Sample, says, system, user
+from recipe.words import filled, lower_first, upper_first
 
 NOTED = "Noted."
-ANIMALS = ["dog", "cat", "horse", "bird", "rabbit", "fish", "goat", "pony"]
-FRIENDS = [
-    "friend",
-    "brother",
-    "sister",
-    "neighbor",
-    "boss",
-    "teacher",
-    "mother",
-    "father",
-    "son",
-    "daughter",
-    "uncle",
-    "aunt",
-]
+ANIMALS = "dog cat horse bird rabbit fish goat pony".split()
+FRIENDS = "friend brother sister neighbor boss teacher mother father son daughter uncle aunt".split()
 
 
 @dataclass(frozen=True)
@@ -93,11 +81,6 @@ def asking(thing: str, *special: str, unseen: str) -> list[str]:
         unseen,
         f"Do you remember what my {thing} is?",
     ]
-
-
-def _kind(form: str, values: Sequence[str]) -> Callable[[Draw], str]:
-    """A draw from a short list."""
-    return lambda d: form.format(words.listed(d, values))
 
 
 def _project(d: Draw) -> str:
@@ -167,7 +150,7 @@ SLOTS: dict[str, Slot] = {
         "Where does {o} live?",
     ),
     "job": Slot(
-        lambda d: words.listed(d, words.JOBS),
+        words.job,
         ["I am {av}", "I am {av}", "I work as {av}", "I have a job as {av}", "my job is {v}"],
         [
             "I am now {av}.",
@@ -229,7 +212,7 @@ SLOTS: dict[str, Slot] = {
         "What does {o} like?",
     ),
     "color": Slot(
-        lambda d: words.listed(d, words.COLORS),
+        words.color,
         [
             "my favorite color is {v}",
             "my favorite color is {v}",
@@ -352,7 +335,7 @@ SLOTS: dict[str, Slot] = {
         "What is the number of {o}?",
     ),
     "language": Slot(
-        lambda d: words.listed(d, words.LANGUAGES),
+        words.language,
         ["I speak {v}", "I speak {v}", "my language is {v}", "I speak {v} at home"],
         ["Actually, I speak {v}.", "No, I speak {v}.", "Sorry, my language is {v}."],
         asking(
@@ -427,23 +410,13 @@ IN_A_SENTENCE = [
 ]
 
 
-def _filled(d: Draw, form: str, value: str) -> str:
-    article = "an " if value[0] in "aeiou" else "a "
+def _clause(d: Draw, form: str, value: str) -> str:
     animal = d.choice(ANIMALS)
-    return (
-        form.replace("{av}", article + value)
-        .replace("{an}", f"a {animal}")
-        .replace("{n}", animal)
-        .replace("{v}", value)
-    )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return filled(form.replace("{an}", words.with_article(animal)).replace("{n}", animal), value)
 
 
 def _lower_question(question: str) -> str:
-    return question if question.startswith(("I ", "I'")) else lowered(question)
+    return question if question.startswith(("I ", "I'")) else lower_first(question)
 
 
 @dataclass
@@ -459,9 +432,9 @@ class Talk:
     others: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def draw(self, slot: str) -> str:
-        """A value that is not the user's already."""
+        """A value that nobody has already."""
         value = SLOTS[slot].draw(self.d)
-        while value in self.known.values():
+        while value in self.known.values() or value in self.others.values():
             value = SLOTS[slot].draw(self.d)
         return value
 
@@ -474,7 +447,7 @@ class Talk:
         for slot in slots:
             value = self.draw(slot)
             self.known[slot] = value
-            clauses.append(_filled(d, d.choice(SLOTS[slot].clauses), value))
+            clauses.append(_clause(d, d.choice(SLOTS[slot].clauses), value))
         if list(slots) == ["name"] and d.chance(0.6):
             name = self.known["name"]
             if self.messages[1:] or d.chance(0.7):
@@ -488,7 +461,7 @@ class Talk:
         elif len(clauses) > 1 and d.chance(0.6):
             joint = d.choice([" and ", " and ", ", and "])
             clauses = [*clauses[:-2], clauses[-2] + joint + clauses[-1]]
-        text = " ".join(f"{_capital(clause)}." for clause in clauses)
+        text = " ".join(f"{upper_first(clause)}." for clause in clauses)
         if list(slots) == ["name"]:
             name = self.known["name"]
             self.turn(text, _met(name) if text == f"My name is {name}." else NOTED)
@@ -502,7 +475,7 @@ class Talk:
     def change(self, slot: str) -> None:
         value = self.draw(slot)
         self.known[slot] = value
-        self.turn(_filled(self.d, self.d.choice(SLOTS[slot].changes), value))
+        self.turn(_clause(self.d, self.d.choice(SLOTS[slot].changes), value))
 
     def tell_of_another(self) -> None:
         """A fact about somebody else, which is none about the user."""
@@ -512,7 +485,7 @@ class Talk:
         value = self.draw(slot)
         if not any(who == other for other, _ in self.others):
             self.others[who, slot] = value
-            self.turn(_capital(_filled(d, SLOTS[slot].other, value).replace("{o}", who)) + ".")
+            self.turn(upper_first(_clause(d, SLOTS[slot].other, value).replace("{o}", who)) + ".")
 
     def ask(self) -> tuple[str, str]:
         """A question, and the answer: mostly the user's own value."""
@@ -521,7 +494,7 @@ class Talk:
             (who, slot), value = d.choice(list(self.others.items()))
             question = SLOTS[slot].asked.replace("{o}", who)
             form = d.wording(OTHER_ASKED)
-            return form.replace("{q}", question).replace("{l}", lowered(question)), value
+            return form.replace("{q}", question).replace("{l}", lower_first(question)), value
         unsaid = [each for each in SLOTS if each not in self.known]
         near = [slot for _, slot in self.others if slot in unsaid]
         if d.chance(0.15) or not self.known:
@@ -533,7 +506,7 @@ class Talk:
             question = d.choice(SLOTS[slot].questions[:3])
             form = d.wording(IN_A_SENTENCE)
             text = form.replace("{q}", question).replace("{l}", _lower_question(question))
-            return text, _filled(d, SLOTS[slot].sentence, value)
+            return text, _clause(d, SLOTS[slot].sentence, value)
         return styled(d, d.wording(SLOTS[slot].questions)), value
 
 
@@ -543,7 +516,7 @@ def _met(name: str) -> str:
 
 def conversation(d: Draw, turns: int) -> Sample:
     """So many turns of the user, the last of them a question."""
-    talk = Talk(d, [system(system_line(d))] if d.chance(0.25) else [])
+    talk = Talk(d, [system(system_line(d, "a name"))] if d.chance(0.25) else [])
     unsaid = d.shuffled(list(SLOTS))
     if d.chance(0.5):
         unsaid = ["name", *(slot for slot in unsaid if slot != "name")]
@@ -572,7 +545,7 @@ def conversation(d: Draw, turns: int) -> Sample:
         del talk.messages[-2:]
     question, answer = talk.ask()
     if told:
-        question = told + _capital(question)
+        question = told + upper_first(question)
     return Sample([*talk.messages, user(question), says(answer)], form=brief(answer))
 
 

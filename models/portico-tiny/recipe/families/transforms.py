@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from recipe import words
-from recipe.families.chat import framed, loosely
+from recipe.families.arithmetic import digits
+from recipe.families.framing import framed, loosely
 from recipe.sample import Draw, Entry, Message, Sample
+from recipe.words import lower_first, upper_first
 
 
 def some_word(d: Draw) -> str:
@@ -56,7 +58,7 @@ def with_material(*requests: str, last: Sequence[str]) -> list[str]:
             f"{{x}}\n{request}{'' if question else '.'}",
         ]
         if request.split()[0].lower() in _ORDERS and not question:
-            order = request[0].lower() + request[1:]
+            order = lower_first(request)
             forms += [f"Please {order}: {{x}}", f"Can you {order}? {{x}}"]
     return [*forms, *last]
 
@@ -163,7 +165,7 @@ def count(d: Draw) -> Sample:
     else:
         forms, text = COUNT_WORDS, " ".join(given)
         text = d.choice([text, text, f'"{text}"', f"{text.capitalize()}."])
-    return framed(d, placed(d, forms, x=text), str(number), form=lambda got: got["content"].strip().isdigit())
+    return framed(d, placed(d, forms, x=text), str(number), form=digits)
 
 
 # ---- letters
@@ -221,7 +223,7 @@ def _letters(
 
 
 def _capitals(text: str) -> str:
-    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
+    return " ".join(upper_first(word) for word in text.split(" "))
 
 
 def uppercase(d: Draw) -> Sample:
@@ -264,7 +266,7 @@ JOIN = [
     "Make one word with {by}: {x}", "Take these words and join them with {by}: {x}",
     "I want {by} between these words: {x}", 'Join the words "{x}" with {by}.',
     "Join the words {x} with {by}.", "What is this joined with {by}? {x}",
-    "Please connect the words with {by}: {x}", "Can you put {by} between these words? {x}",
+    "Please connect the words with {by}: {x}", "Take these words and put {by} between them: {x}",
 ]  # fmt: skip
 
 
