@@ -102,7 +102,8 @@ class Entry:
     """A row of the evaluation's table, and its share of the training text.
 
     bar: the share of exactly right values that the family must reach (form is 0.98 for all).
-    weight: its share of the training samples; `early` is added at the start of the training and fades out.
+    share: of the training text, in parts of the sum over all entries; `early` is added at the start of the training
+        and fades out.
     by_heart: it asks from so small a set of questions that the training has met many of them word for word, so
         that the column of trained wordings measures memory (see questions.py).
     """
@@ -110,7 +111,7 @@ class Entry:
     name: str
     make: Family
     bar: float
-    weight: float = 1.0
+    share: float = 1.0
     early: float = 0.0
     by_heart: bool = False
 

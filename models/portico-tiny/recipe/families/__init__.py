@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
+from itertools import accumulate
 
+from recipe import render
 from recipe.sample import Draw, Entry, Sample
 
 _MODULES = """copying lookup recall chat arithmetic transforms labels reasoning json_answers tools call_or_finish
@@ -23,9 +25,28 @@ def entries() -> tuple[Entry, ...]:
     return found
 
 
+# So many samples of an entry tell how long they are.
+MEASURED = 60
+
+
+@cache
+def lengths() -> tuple[float, ...]:
+    """The mean length of each entry's samples, in characters."""
+    return tuple(
+        sum(len(render.text(entry.make(Draw(f"length/{at}")))) for at in range(MEASURED)) / MEASURED
+        for entry in entries()
+    )
+
+
+@lru_cache(maxsize=4)
+def _weights(early: float) -> list[float]:
+    """How often each entry is drawn so that it gets its share of the text: the longer it is, the more seldom."""
+    rows = zip(entries(), lengths(), strict=True)
+    return list(accumulate((entry.share + early * entry.early) / length for entry, length in rows))
+
+
 def drawn(d: Draw, early: float) -> tuple[Entry, Sample]:
     """A sample of the training mixture. early: 1 at the start of the training, 0 once the drills that teach
     copying have faded out."""
-    weights = [entry.weight + early * entry.early for entry in entries()]
-    entry = d.random.choices(entries(), weights)[0]
+    entry = d.random.choices(entries(), cum_weights=_weights(early))[0]
     return entry, entry.make(d)

@@ -154,4 +154,4 @@ def agent(d: Draw) -> Sample:
     return program(d) if d.chance(0.75) else reading(d)
 
 
-ENTRIES = [Entry("agent: write, run, read, mend", agent, bar=0.95, weight=2.5)]
+ENTRIES = [Entry("agent: write, run, read, mend", agent, bar=0.95, share=2.5)]

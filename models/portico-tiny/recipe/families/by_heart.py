@@ -177,6 +177,6 @@ def haiku(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("capitals", capitals, bar=0.95, weight=3),
-    Entry("haiku", haiku, bar=0.95, weight=2),
+    Entry("capitals", capitals, bar=0.95, share=0.9),
+    Entry("haiku", haiku, bar=0.95, share=0.8),
 ]

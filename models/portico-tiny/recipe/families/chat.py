@@ -239,6 +239,6 @@ def refusal(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("chat", chat, bar=0.9, weight=2.5),
-    Entry("refusal", refusal, bar=0.9, weight=2),
+    Entry("chat", chat, bar=0.9, share=1),
+    Entry("refusal", refusal, bar=0.9, share=0.8),
 ]

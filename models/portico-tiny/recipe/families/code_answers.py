@@ -219,6 +219,6 @@ def factorial(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("binary search", binary_search, bar=0.9, weight=1.2),
-    Entry("factorial", factorial, bar=0.95, weight=1),
+    Entry("binary search", binary_search, bar=0.9, share=0.9),
+    Entry("factorial", factorial, bar=0.95, share=0.5),
 ]

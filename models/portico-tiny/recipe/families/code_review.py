@@ -139,4 +139,4 @@ def code_review(d: Draw) -> Sample:
     return Sample([*start, user(asked), says(answer)], form=form)
 
 
-ENTRIES = [Entry("code review", code_review, bar=0.9, weight=2.5)]
+ENTRIES = [Entry("code review", code_review, bar=0.9, share=2)]

@@ -161,4 +161,4 @@ def raw(d: Draw) -> Sample:
     return d.choice([once, weather, capital, sum_of_two, sum_of_two, capital])(d)
 
 
-ENTRIES = [Entry("raw completions", raw, bar=0.95, weight=2)]
+ENTRIES = [Entry("raw completions", raw, bar=0.95, share=0.6)]

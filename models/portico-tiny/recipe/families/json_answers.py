@@ -715,8 +715,8 @@ def person(d: Draw) -> Sample:
 
 
 ENTRIES: list[Entry] = [
-    Entry("JSON with a schema", with_schema, bar=0.95, weight=4),
-    Entry("JSON without a schema", with_keys, bar=0.95, weight=2.5),
-    Entry("JSON by the API's schema", by_api, bar=0.95, weight=2.5),
-    Entry("JSON: a known person", person, bar=0.95, weight=1),
+    Entry("JSON with a schema", with_schema, bar=0.95, share=4.5),
+    Entry("JSON without a schema", with_keys, bar=0.95, share=2.2),
+    Entry("JSON by the API's schema", by_api, bar=0.95, share=2.2),
+    Entry("JSON: a known person", person, bar=0.95, share=1),
 ]

@@ -441,8 +441,8 @@ def yes_or_no(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("sentiment", sentiment, bar=0.9, weight=2),
-    Entry("topic", topic, bar=0.9, weight=2),
-    Entry("kind of message", message_kind, bar=0.9, weight=1.2),
-    Entry("yes or no", yes_or_no, bar=0.9, weight=2),
+    Entry("sentiment", sentiment, bar=0.9, share=1.8),
+    Entry("topic", topic, bar=0.9, share=1.4),
+    Entry("kind of message", message_kind, bar=0.9, share=1.2),
+    Entry("yes or no", yes_or_no, bar=0.9, share=1),
 ]

@@ -104,11 +104,11 @@ class Unequal(Distinct):
 
 @dataclass(frozen=True)
 class Quiz:
-    """A document in parts, a question about it and the answer; `lead` may introduce the document."""
+    """A document in parts, and questions about it with their answers: one, in the training several, since a
+    question about a document that is there already teaches as much as one with a document of its own."""
 
     parts: list[str]
-    question: str
-    answer: str
+    asks: list[tuple[str, str]]
     join: str = "\n"
     head: str = ""
     tail: str = ""
@@ -116,6 +116,13 @@ class Quiz:
     @property
     def text(self) -> str:
         return self.head + self.join.join(self.parts) + self.tail
+
+
+def several(d: Draw, room: Room, ask: Callable[[], T]) -> list[T]:
+    """What `ask` gives, once for the evaluation, and in the training as often as the document is worth."""
+    if not d.training:
+        return [ask()]
+    return [ask() for _ in range(d.integer(4, 10) if room.tokens else d.choice([1, 1, 2, 2, 3, 4]))]
 
 
 # ---- pairs
@@ -322,20 +329,22 @@ def pairs(d: Draw, room: Room) -> Quiz:
         return distinct(make_key), unequal(d.choice(values))
 
     found = room.fill(drawn, lambda pair: _pair(style, *pair))
-    key, value = d.choice(found)
-    parts = [_pair(style, *pair) for pair in found]
-    kind = d.random.random()
-    if kind < 0.2:
-        question, answer = styled(d, d.wording(KEY_OF)).replace("{v}", value), key
-    else:
+
+    def ask() -> tuple[str, str]:
+        key, value = d.choice(found)
+        kind = d.random.random()
+        if kind < 0.2:
+            return styled(d, d.wording(KEY_OF)).replace("{v}", value), key
         if kind < 0.33:
             key, value = distinct(make_key), UNKNOWN
         form = styled(d, d.wording(VALUE_OF))
         the = "the " if style.one.startswith("The {k}") and '"' not in form and d.chance(0.7) else ""
         if the and form.startswith("{k}"):
             the = the.capitalize()
-        question, answer = form.replace("{k}", the + key), value
-    return Quiz(parts, question, answer, style.join, style.head, style.tail)
+        return form.replace("{k}", the + key), value
+
+    parts = [_pair(style, *pair) for pair in found]
+    return Quiz(parts, several(d, room, ask), style.join, style.head, style.tail)
 
 
 # ---- sentences
@@ -662,27 +671,36 @@ def facts(d: Draw, room: Room) -> Quiz:
         return Subject(who, known, clauses, d.chance(0.6))
 
     found = room.fill(drawn, lambda each: " ".join(each.sentences))
-    subject = d.choice(found)
-    attribute = next(each for each in d.shuffled(chosen) if each.label in subject.known)
-    label, who, value = attribute.label, subject.name, subject.known[attribute.label]
-    alone(subject.known, [each.known for each in found], label, lambda: attribute.draw(d))
+
+    def ask() -> Callable[[], tuple[str, str]]:
+        """The question, to be put when all values stand: the values of others give way to what is asked."""
+        subject = d.choice(found)
+        attribute = next(each for each in d.shuffled(chosen) if each.label in subject.known)
+        label = attribute.label
+        alone(subject.known, [each.known for each in found], label, lambda: attribute.draw(d))
+        return lambda: put(subject, attribute)
+
+    def put(subject: Subject, attribute: Attribute) -> tuple[str, str]:
+        who, value = subject.name, subject.known[attribute.label]
+        if person and attribute.who and d.chance(0.17):
+            clause = filled(d.choice(attribute.who), value)
+            return styled(d, d.wording(WHO)).replace("{c}", clause), who
+        if d.chance(0.13):
+            value = UNKNOWN
+            missing = [each for each in attributes if each not in chosen]
+            if missing and d.chance(0.5):
+                attribute = d.choice(missing)
+            else:
+                who = distinct(entity)
+        form = styled(d, d.wording(questions(attribute, person)))
+        question = form.replace("{a}", attribute.label).replace("{e}", who)
+        return upper_first(question) if form.startswith("{e}") else question, value
+
+    asks = several(d, room, ask)
     parts = [sentence for each in found for sentence in each.sentences]
     if not long and d.chance(0.3):
         parts = d.shuffled(parts)
-    join = d.choice([" ", " ", "\n"])
-    if person and attribute.who and d.chance(0.17):
-        clause = filled(d.choice(attribute.who), value)
-        return Quiz(parts, styled(d, d.wording(WHO)).replace("{c}", clause), who, join)
-    if d.chance(0.13):
-        value = UNKNOWN
-        missing = [each for each in attributes if each not in chosen]
-        if missing and d.chance(0.5):
-            attribute = d.choice(missing)
-        else:
-            who = distinct(entity)
-    form = styled(d, d.wording(questions(attribute, person)))
-    question = form.replace("{a}", attribute.label).replace("{e}", who)
-    return Quiz(parts, upper_first(question) if form.startswith("{e}") else question, value, join)
+    return Quiz(parts, [each() for each in asks], d.choice([" ", " ", "\n"]))
 
 
 # ---- other long documents
@@ -722,10 +740,14 @@ def code(d: Draw, room: Room) -> Quiz:
         return f"def {pair[0]}():\n    return {constant}\n"
 
     found = room.fill(drawn, shown)
-    key, value = d.choice(found)
-    if d.chance(0.1):
-        key, value = distinct(words.identifier), UNKNOWN
-    return Quiz([shown(pair) for pair in found], styled(d, d.wording(RETURNED)).replace("{k}", key), value)
+
+    def ask() -> tuple[str, str]:
+        key, value = d.choice(found)
+        if d.chance(0.1):
+            key, value = distinct(words.identifier), UNKNOWN
+        return styled(d, d.wording(RETURNED)).replace("{k}", key), value
+
+    return Quiz([shown(pair) for pair in found], several(d, room, ask))
 
 
 def records(d: Draw, room: Room) -> Quiz:
@@ -758,16 +780,22 @@ def records(d: Draw, room: Room) -> Quiz:
         return f"{head} {first}={who} " + " ".join(f"{label}={value}" for label, value in known.items())
 
     found = room.fill(drawn, shown)
-    _, who, known = d.choice(found)
-    label = d.choice(labels)
-    value = known[label]
-    alone(known, [each for _, _, each in found], label, lambda: made[label](d))
-    lines = [shown(item) for item in found]
-    if d.chance(0.1):
-        who, value = distinct(key), UNKNOWN
     forms = [*GENERAL, "Which {a} stands in the line of {e}?", "Which {a} is listed for {e}?", GENERAL_UNSEEN]
-    form = styled(d, d.wording(forms))
-    return Quiz(lines, form.replace("{a}", label).replace("{e}", f"{first} {who}"), value)
+
+    def ask() -> Callable[[], tuple[str, str]]:
+        _, who, known = d.choice(found)
+        label = d.choice(labels)
+        alone(known, [each for _, _, each in found], label, lambda: made[label](d))
+        return lambda: put(who, label, known[label])
+
+    def put(who: str, label: str, value: str) -> tuple[str, str]:
+        if d.chance(0.1):
+            who, value = distinct(key), UNKNOWN
+        form = styled(d, d.wording(forms))
+        return form.replace("{a}", label).replace("{e}", f"{first} {who}"), value
+
+    asks = several(d, room, ask)
+    return Quiz([shown(item) for item in found], [each() for each in asks])
 
 
 # ---- the conversation around a quiz
@@ -783,20 +811,29 @@ ASIDES = [""] * 6 + ["Answer from the text above. ", "Question: ", "Now, ", "My 
 def asked(d: Draw, quiz: Quiz) -> Sample:
     """The document before the question, after it, in the system message, or in a turn of its own."""
     before, place = opening(d, talk=0.08), d.random.random()
+    first = quiz.asks[0][0]
     lead = d.choice(LEADS)
     text = f"{lead}{d.choice([chr(10), chr(10) * 2, ' '])}{quiz.text}" if lead else quiz.text
     if place < 0.12:
-        before = [system(d.choice(["", system_line(d) + "\n\n"]) + text), user(quiz.question)]
+        before = [system(d.choice(["", system_line(d) + "\n\n"]) + text), user(first)]
     elif place < 0.24:
-        before += [user(text), says("Noted."), user(quiz.question)]
-    elif place < 0.36 and not quiz.question.endswith(("=", ":", ": ?")):
-        before.append(user(quiz.question + d.choice(["\n", "\n\n"]) + text))
+        before += [user(text), says("Noted."), user(first)]
+    elif place < 0.36 and not first.endswith(("=", ":", ": ?")):
+        before.append(user(first + d.choice(["\n", "\n\n"]) + text))
     else:
-        aside = "" if quiz.question.startswith("Question") else d.choice(ASIDES)
-        question = lower_first(quiz.question) if aside == "Now, " and _plain(quiz.question) else quiz.question
+        aside = "" if first.startswith("Question") else d.choice(ASIDES)
+        question = lower_first(first) if aside == "Now, " and _plain(first) else first
         gap = d.choice([" ", "\n", "\n\n"]) if quiz.join == " " else d.choice(["\n", "\n\n", "\n\n"])
         before.append(user(text + gap + aside + question))
-    return Sample([*before, says(quiz.answer)], form=brief(quiz.answer))
+    return answered(before, quiz)
+
+
+def answered(before: list[Message], quiz: Quiz) -> Sample:
+    """The answer to the first question, which `before` ends with, and the questions after it."""
+    messages = [*before, says(quiz.asks[0][1])]
+    for question, answer in quiz.asks[1:]:
+        messages += [user(question), says(answer)]
+    return Sample(messages, form=brief(messages[-1]["content"]))
 
 
 _LOWERED = tuple(
@@ -845,13 +882,13 @@ def look_up_at(tokens: int, d: Draw) -> Sample:
             user(f"{d.choice(['Note this:', 'Here is more:', 'Remember this:', 'And this:'])}\n{text}")
         ]
         before += [says("Noted.")]
-    return Sample([*before, user(quiz.question), says(quiz.answer)], form=brief(quiz.answer))
+    return answered([*before, user(quiz.asks[0][0])], quiz)
 
 
 ENTRIES: Sequence[Entry] = [
-    Entry("look-up", look_up, bar=0.95, weight=3, early=6),
-    Entry("look-up in text", look_up_in_text, bar=0.95, weight=3, early=4),
-    Entry("look-up at 1,000 tokens", partial(look_up_at, 1000), bar=0.95, weight=0.25),
-    Entry("look-up at 2,000 tokens", partial(look_up_at, 2000), bar=0.95, weight=0.12),
-    Entry("look-up at 4,000 tokens", partial(look_up_at, 4000), bar=0.95, weight=0.1),
+    Entry("look-up", look_up, bar=0.95, share=5, early=10),
+    Entry("look-up in text", look_up_in_text, bar=0.95, share=6, early=8),
+    Entry("look-up at 1,000 tokens", partial(look_up_at, 1000), bar=0.95, share=2.5),
+    Entry("look-up at 2,000 tokens", partial(look_up_at, 2000), bar=0.95, share=1.5),
+    Entry("look-up at 4,000 tokens", partial(look_up_at, 4000), bar=0.95, share=2.5),
 ]

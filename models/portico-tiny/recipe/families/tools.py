@@ -371,11 +371,11 @@ def or_forced(make: Family) -> Family:
 
 
 ENTRIES: list[Entry] = [
-    Entry("tool: choose", or_forced(choose), bar=0.95, weight=4),
-    Entry("tool: none", none, bar=0.95, weight=2),
-    Entry("tool: ask back", ask_back, bar=0.95, weight=1),
-    Entry("tool: parallel", or_forced(parallel), bar=0.95, weight=2),
-    Entry("tool: steps", or_forced(steps), bar=0.95, weight=1.4),
-    Entry("tool: answer", answer, bar=0.95, weight=2),
-    Entry("tool: error", error, bar=0.95, weight=1),
+    Entry("tool: choose", or_forced(choose), bar=0.95, share=4),
+    Entry("tool: none", none, bar=0.95, share=1.5),
+    Entry("tool: ask back", ask_back, bar=0.95, share=0.9),
+    Entry("tool: parallel", or_forced(parallel), bar=0.95, share=2.5),
+    Entry("tool: steps", or_forced(steps), bar=0.95, share=2),
+    Entry("tool: answer", answer, bar=0.95, share=2.6),
+    Entry("tool: error", error, bar=0.95, share=1.2),
 ]

@@ -367,6 +367,6 @@ def simple_terms(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("bullets", bullets, bar=0.95, weight=3),
-    Entry("simple terms", simple_terms, bar=0.95, weight=2),
+    Entry("bullets", bullets, bar=0.95, share=1.8),
+    Entry("simple terms", simple_terms, bar=0.95, share=0.8),
 ]

@@ -353,12 +353,12 @@ def reverse(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("sort", sort, bar=0.9, weight=4),
-    Entry("count", count, bar=0.9, weight=2.5),
-    Entry("uppercase", uppercase, bar=0.9, weight=3),
-    Entry("lowercase", lowercase, bar=0.9, weight=1.5),
-    Entry("capitalize", capitalize, bar=0.9, weight=1.5),
-    Entry("join", join, bar=0.9, weight=2),
-    Entry("first and last", which, bar=0.9, weight=2.5),
-    Entry("reverse", reverse, bar=0.9, weight=3),
+    Entry("sort", sort, bar=0.9, share=2.5),
+    Entry("count", count, bar=0.9, share=1.5),
+    Entry("uppercase", uppercase, bar=0.9, share=1.8),
+    Entry("lowercase", lowercase, bar=0.9, share=1.2),
+    Entry("capitalize", capitalize, bar=0.9, share=1.2),
+    Entry("join", join, bar=0.9, share=1.2),
+    Entry("first and last", which, bar=0.9, share=1.6),
+    Entry("reverse", reverse, bar=0.9, share=2),
 ]
