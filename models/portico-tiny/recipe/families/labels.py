@@ -112,15 +112,18 @@ def _subject(d: Draw) -> str:
     return words.noun(d) if d.chance(0.5) else d.choice(REVIEWED)
 
 
+def _denied(d: Draw) -> str:
+    """A good word with a "not" before it, which makes it bad."""
+    denied = d.choice(["", "very "]) + d.choice(DENIED)
+    return f"{d.choice(['the', 'this'])} {_subject(d)} {d.choice(['is', 'was'])} not {denied}"
+
+
 def _valued(d: Draw, good: bool) -> str:
     """A sentence with a strong word, without a capital and a full stop."""
     strong, thing = d.choice(GOOD if good else BAD), _subject(d)
     if d.chance(0.25):
         felt = d.choice(LIKED if good else DISLIKED)
         return f"I {felt} {d.choice(['the', 'this', 'my', 'your'])} {thing}"
-    if not good and d.chance(0.3):
-        denied = d.choice(["", "very "]) + d.choice(DENIED)
-        return f"{d.choice(['the', 'this'])} {thing} {d.choice(['is', 'was'])} not {denied}"
     how = d.choice(HOW)
     return d.choice(
         [
@@ -168,34 +171,42 @@ def _sentence(d: Draw, text: str) -> str:
     return upper_first(text) + d.choice([".", ".", ".", "!"])
 
 
-def sentiment(d: Draw) -> Sample:
-    """Positive, negative, neutral; "mixed", where it is offered, is one good thing and one bad thing."""
-    kinds = d.choice(
-        [
-            ["positive", "negative"],
-            ["positive", "negative"],
-            ["positive", "negative", "neutral"],
-            ["positive", "negative", "neutral"],
-            ["positive", "negative", "mixed"],
-            ["positive", "negative", "neutral", "mixed"],
-            ["good", "bad"],
-            ["happy", "unhappy"],
-        ]
-    )
-    at = d.integer(0, len(kinds) - 1)
-    wanted = kinds[at]
-    if wanted == "mixed":
-        first = d.chance(0.5)
-        text = f"{_valued(d, first)}{d.choice([', but ', ' but '])}{_valued(d, not first)}"
-    elif wanted == "neutral":
-        text = _neutral(d)
-    else:
-        text = _valued(d, at == 0)
-        if d.chance(0.25):
-            text = f"{text} and {_valued(d, at == 0)}"
-    return _labelled(
-        d, SENTIMENT, ["text", "sentence", "review", "message"], kinds, wanted, _sentence(d, text)
-    )
+_TWO = [["positive", "negative"], ["positive", "negative"], ["good", "bad"], ["happy", "unhappy"]]
+_WITH_NEUTRAL = [["positive", "negative", "neutral"], ["good", "bad", "neutral"]]
+_WITH_MIXED = [["positive", "negative", "mixed"], ["positive", "negative", "neutral", "mixed"]]
+
+
+def _felt(d: Draw, kinds: list[str], wanted: str, text: str) -> Sample:
+    units = ["text", "sentence", "review", "message"]
+    return _labelled(d, SENTIMENT, units, kinds, wanted, _sentence(d, text))
+
+
+def one_word_tells(d: Draw) -> Sample:
+    """The first grade: one strong word or two of a kind, and two labels."""
+    kinds, at = d.choice(_TWO), d.integer(0, 1)
+    text = _valued(d, at == 0)
+    if d.chance(0.25):
+        text = f"{text} and {_valued(d, at == 0)}"
+    return _felt(d, kinds, kinds[at], text)
+
+
+def nothing_tells(d: Draw) -> Sample:
+    """The second grade: what is neither good nor bad is neutral."""
+    kinds, at = d.choice(_WITH_NEUTRAL), d.integer(0, 2)
+    return _felt(d, kinds, kinds[at], _neutral(d) if at == 2 else _valued(d, at == 0))
+
+
+def not_or_but(d: Draw) -> Sample:
+    """The third grade: "not" turns a word round, and one good and one bad thing are mixed."""
+    if d.chance(0.5):
+        kinds = d.choice(_TWO + _WITH_NEUTRAL)
+        good = d.chance(0.4)
+        return _felt(d, kinds, kinds[0 if good else 1], _valued(d, True) if good else _denied(d))
+    kinds = d.choice(_WITH_MIXED)
+    at = d.choice([0, 1, 2, 2])
+    first = d.chance(0.5)
+    mixed = f"{_valued(d, first)}{d.choice([', but ', ' but '])}{_valued(d, not first)}"
+    return _felt(d, kinds, "mixed" if at == 2 else kinds[at], mixed if at == 2 else _valued(d, at == 0))
 
 
 # ---- topic
@@ -441,7 +452,9 @@ def yes_or_no(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("sentiment", sentiment, bar=0.9, share=1.8),
+    Entry("sentiment: one word tells", one_word_tells, bar=0.9, share=0.9),
+    Entry("sentiment: or neutral", nothing_tells, bar=0.9, share=0.8),
+    Entry("sentiment: not, but", not_or_but, bar=0.9, share=1.2),
     Entry("topic", topic, bar=0.9, share=1.4),
     Entry("kind of message", message_kind, bar=0.9, share=1.2),
     Entry("yes or no", yes_or_no, bar=0.9, share=1),

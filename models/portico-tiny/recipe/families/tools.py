@@ -370,8 +370,19 @@ def or_forced(make: Family) -> Family:
     return made
 
 
+def thoughtful(d: Draw) -> Sample:
+    """Thinking switched on among tools: which one fits, or that none does, and then the call or the answer."""
+    sample = d.choice([choose, choose, choose, none])(d)
+    wanted = called(sample.answer)
+    thought = f"{wanted[0][0]} fits." if wanted else "No tool fits."
+    return replace(
+        sample, messages=[*sample.prompt, {**sample.answer, "reasoning_content": thought}], thinking=True
+    )
+
+
 ENTRIES: list[Entry] = [
     Entry("tool: choose", or_forced(choose), bar=0.95, share=4),
+    Entry("tool: after a thought", thoughtful, bar=0.95, share=1.2),
     Entry("tool: none", none, bar=0.95, share=1.5),
     Entry("tool: ask back", ask_back, bar=0.95, share=0.9),
     Entry("tool: parallel", or_forced(parallel), bar=0.95, share=2.5),
