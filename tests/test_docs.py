@@ -28,6 +28,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "models" / "portico-tiny" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 COMPATIBILITY = ROOT / "docs" / "compatibility.md"
