@@ -14,7 +14,7 @@ import pytest
 from gguf_edit import TINY, edit
 from live_server import LiveServer, serve
 
-WIDTH = 192
+WIDTH = 256
 LONG = "one two three four " * 200
 
 

@@ -39,7 +39,7 @@ def test_it_was_made_with_these_weights() -> None:
     assert weights == golden()["weights"], (
         "golden.json is of other weights: write it again (recipe/golden.py)"
     )
-    assert len(names()) >= 3
+    assert len(names()) >= 6
 
 
 @pytest.mark.parametrize("name", names())

@@ -39,7 +39,7 @@ def folder(
 def test_the_bundled_folder() -> None:
     found = facts.read(TINY)
     assert (found.architecture, found.format, found.quantization) == ("qwen3", "safetensors", "BF16")
-    assert (found.context, found.embedding, found.parameters) == (4096, 192, 2_349_760)
+    assert (found.context, found.embedding, found.parameters) == (5120, 256, 5_115_904)
     assert "tools" in found.capabilities
 
 

@@ -43,8 +43,8 @@ def refusal(path: Path) -> str:
 def test_the_bundled_model() -> None:
     found = facts.read(BUNDLED)
     assert (found.architecture, found.format, found.quantization) == ("qwen3", "gguf", "F16")
-    assert (found.context, found.embedding) == (4096, 192)
-    assert found.parameters == 2_349_760
+    assert (found.context, found.embedding) == (5120, 256)
+    assert found.parameters == 5_115_904
     assert found.size == SIZE
     assert "tools" in found.capabilities and "completion" in found.capabilities
     assert found.chat_template and "<tool_call>" in found.chat_template

@@ -162,7 +162,7 @@ def test_sharded_safetensors_come_whole(fake: FakeHub, tmp_path: Path) -> None:
     shelf = library(tmp_path, fake)
     said = pulled(shelf, "Qwen/Qwen3-8B")
     model = shelf.find("qwen/qwen3-8b:latest")
-    assert (model.facts.format, model.facts.parameters, model.facts.context) == ("safetensors", 8000, 4096)
+    assert (model.facts.format, model.facts.parameters, model.facts.context) == ("safetensors", 8000, 5120)
     there = {path.name for path in Path(model.path).iterdir()}
     assert there == set(files) - {"pytorch_model.bin", "modeling_odd.py"}
     # Small files have no sha256; they are told apart by their names.

@@ -145,7 +145,6 @@ def test_what_the_model_lacks_says_so(server: LiveServer) -> None:
         ("/v1/completions", {"prompt": "a", "suffix": "b"}, "insert"),
         ("/api/embed", {"input": "a"}, "embedding"),
         ("/v1/embeddings", {"input": "a"}, "embedding"),
-        ("/api/chat", {"messages": TURNS, "think": True}, "thinking"),
     ]
     for path, body, lacking in cases:
         with pytest.raises(HTTPError) as caught:
