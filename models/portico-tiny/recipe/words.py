@@ -137,13 +137,24 @@ _ENDS = " n r s l t m k d x nd rt ng ck st".split(" ")
 
 def invented(d: Draw, syllables: tuple[int, int] = (1, 3)) -> str:
     """A word that does not exist: lower case, 2 to about 14 letters."""
-    if d.chance(0.12):  # letters in no sensible order as well
+    kind = d.random.random()
+    if kind < 0.12:  # letters in no sensible order as well
         return letters(d, 2, 8)
+    if kind < 0.45:
+        return blended(d)
     made = "".join(
         d.choice(_CONSONANTS) + d.choice(_VOWELS) for _ in range(d.integer(*syllables))
     ) + d.choice(_ENDS)
     made = made if d.chance(0.8) else d.choice(_VOWELS) + made
     return invented(d, syllables) if made in HELD_OUT else made
+
+
+def blended(d: Draw) -> str:
+    """The head of one English word and the tail of another, so that every piece that the tokenizer knows is met in
+    words that nobody has seen."""
+    head, tail = (listed(d, d.choice([NOUNS, NOUNS, ADJECTIVES, VERBS])) for _ in range(2))
+    made = head[: d.integer(1, len(head))] + tail[d.integer(0, len(tail) - 1) :]
+    return blended(d) if made in HELD_OUT else made
 
 
 def letters(d: Draw, low: int, high: int) -> str:

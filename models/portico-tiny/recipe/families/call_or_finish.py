@@ -165,6 +165,6 @@ def _finished(
 
 
 ENTRIES: list[Entry] = [
-    Entry("call or finish", call_or_finish, bar=0.95, share=3.5),
-    Entry("call or finish: with a schema", with_answer_schema, bar=0.95, share=2.4),
+    Entry("call or finish", call_or_finish, bar=0.95, share=4.5),
+    Entry("call or finish: with a schema", with_answer_schema, bar=0.95, share=3.5),
 ]

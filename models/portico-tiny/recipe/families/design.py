@@ -176,4 +176,4 @@ def design(d: Draw) -> Sample:
     return Sample([*opening(d, talk=0), user(asked), says(answer)], form=form)
 
 
-ENTRIES = [Entry("design", design, bar=0.9, share=2)]
+ENTRIES = [Entry("design", design, bar=0.9, share=3)]

@@ -715,7 +715,7 @@ def person(d: Draw) -> Sample:
 
 
 ENTRIES: list[Entry] = [
-    Entry("JSON with a schema", with_schema, bar=0.95, share=4.5),
+    Entry("JSON with a schema", with_schema, bar=0.95, share=6),
     Entry("JSON without a schema", with_keys, bar=0.95, share=2.2),
     Entry("JSON by the API's schema", by_api, bar=0.95, share=2.2),
     Entry("JSON: a known person", person, bar=0.95, share=1),

@@ -453,9 +453,9 @@ def yes_or_no(d: Draw) -> Sample:
 
 ENTRIES = [
     Entry("sentiment: one word tells", one_word_tells, bar=0.9, share=0.9),
-    Entry("sentiment: or neutral", nothing_tells, bar=0.9, share=0.8),
+    Entry("sentiment: or neutral", nothing_tells, bar=0.9, share=1.2),
     Entry("sentiment: not, but", not_or_but, bar=0.9, share=1.2),
     Entry("topic", topic, bar=0.9, share=1.4),
     Entry("kind of message", message_kind, bar=0.9, share=1.2),
-    Entry("yes or no", yes_or_no, bar=0.9, share=1),
+    Entry("yes or no", yes_or_no, bar=0.9, share=2.5),
 ]

@@ -296,4 +296,4 @@ def long_text(d: Draw) -> Sample:
     return d.choice([counting, counting, series, numbered_lines, repeated, story, story])(d)
 
 
-ENTRIES = [Entry("long text", long_text, bar=0.9, share=2.6)]
+ENTRIES = [Entry("long text", long_text, bar=0.9, share=4)]

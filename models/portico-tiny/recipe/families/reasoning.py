@@ -341,6 +341,6 @@ def simple(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("reasoning", reasoning, bar=0.9, share=2.8),
+    Entry("reasoning", reasoning, bar=0.9, share=4),
     Entry("reasoning in one line", simple, bar=0.9, share=1.2),
 ]

@@ -670,11 +670,11 @@ def papers(d: Draw) -> Sample:
 ENTRIES = [
     Entry("team: decide and plan", decisions, bar=0.95, share=1.4),
     Entry("team: write, run, fix, finish", actions, bar=0.95, share=6),
-    Entry("team: the same as tool calls", actions_as_calls, bar=0.95, share=3),
-    Entry("team: review", review, bar=0.95, share=1.8),
+    Entry("team: the same as tool calls", actions_as_calls, bar=0.95, share=3.5),
+    Entry("team: review", review, bar=0.95, share=3.5),
     Entry("team: test report", test_report, bar=0.95, share=1.2),
-    Entry("team: packages, manual, pictures", papers, bar=0.95, share=1.6),
+    Entry("team: packages, manual, pictures", papers, bar=0.95, share=2.4),
     Entry("team at 1,000 tokens", long_work(1000), bar=0.95, share=1.5),
-    Entry("team at 2,000 tokens", long_work(2000), bar=0.95, share=1),
-    Entry("team at 4,000 tokens", long_work(4000), bar=0.95, share=1.5),
+    Entry("team at 2,000 tokens", long_work(2000), bar=0.95, share=1.3),
+    Entry("team at 4,000 tokens", long_work(4000), bar=0.95, share=2),
 ]

@@ -382,11 +382,11 @@ def thoughtful(d: Draw) -> Sample:
 
 ENTRIES: list[Entry] = [
     Entry("tool: choose", or_forced(choose), bar=0.95, share=4),
-    Entry("tool: after a thought", thoughtful, bar=0.95, share=1.2),
+    Entry("tool: after a thought", thoughtful, bar=0.95, share=1.5),
     Entry("tool: none", none, bar=0.95, share=1.5),
     Entry("tool: ask back", ask_back, bar=0.95, share=0.9),
-    Entry("tool: parallel", or_forced(parallel), bar=0.95, share=2.5),
+    Entry("tool: parallel", or_forced(parallel), bar=0.95, share=3.5),
     Entry("tool: steps", or_forced(steps), bar=0.95, share=2),
-    Entry("tool: answer", answer, bar=0.95, share=2.6),
+    Entry("tool: answer", answer, bar=0.95, share=3.2),
     Entry("tool: error", error, bar=0.95, share=1.2),
 ]
