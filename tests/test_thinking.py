@@ -105,3 +105,20 @@ def test_a_model_thinks_as_its_template_has_it(
     assert told["prompt_eval_count"] == wanted
     generated = two.ask("POST", "/api/generate", {"model": model, "prompt": "Hello", **options})
     assert generated["prompt_eval_count"] == wanted
+
+
+@pytest.mark.parametrize("think", [None, False], ids=["unasked", "off"])
+def test_a_schema_is_no_room_to_think_in(server: LiveServer, think: bool | None) -> None:
+    """llama.cpp's grammar lets whoever can think do so before the JSON, whether it was asked to or not."""
+    schema = {"enum": ["yes", "no"]}
+    shape = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+    switch: dict[str, Any] = {} if think is None else {"chat_template_kwargs": {"enable_thinking": think}}
+    hello = [{"role": "user", "content": "Hello!"}]
+    body = {"model": "default", "messages": hello, "temperature": 0, "max_tokens": 60}
+    said = server.ask("POST", "/v1/chat/completions", {**body, **switch, "response_format": shape})
+    message = said["choices"][0]["message"]
+    assert message["content"] in ('"yes"', '"no"') and not message.get("reasoning_content")
+    options = {"temperature": 0, "num_predict": 60}
+    asked = {"model": "default", "messages": hello, "format": schema, "options": options, "think": think}
+    told = server.ask("POST", "/api/chat", {**asked, "stream": False})["message"]
+    assert told["content"] in ('"yes"', '"no"') and not told.get("thinking")

@@ -18,6 +18,7 @@ from portico.dialects.assemble import Assembler
 from portico.dialects.infill import InfillReader, write_infill
 from portico.dialects.vectors import normalised
 from portico.engines import Replica
+from portico.engines.thinking import thinks_unasked
 from portico.errors import (
     ContextLengthExceeded,
     InvalidRequest,
@@ -283,7 +284,15 @@ class Inference:
 
 def write_chat(request: ChatRequest, replica: Replica, *, stream: bool) -> bytes:
     sent = msgspec.structs.replace(request, stream=stream)
+    if replica.spec.engine == "llamacpp" and request.format is not None and not will_think(request, replica):
+        # Its grammar lets a model that can think do so before the JSON, also where thinking is off.
+        extra = {**request.sampling.extra, "reasoning_format": "none"}
+        sent = msgspec.structs.replace(sent, sampling=msgspec.structs.replace(request.sampling, extra=extra))
     return openai.write_chat(sent, model=replica.served_name, spelling=replica.abilities.spelling)
+
+
+def will_think(request: ChatRequest, replica: Replica) -> bool:
+    return thinks_unasked(replica.spec) if request.think is None else bool(request.think)
 
 
 async def open_chat(request: ChatRequest, replica: Replica) -> Events:
