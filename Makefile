@@ -25,7 +25,7 @@ help:  ## this list
 	@echo "make bench       the benchmarks (a C compiler and nginx are needed)"
 	@echo "make test-long   the tests that are too slow for CI"
 	@echo "make model       trains the bundled model again, from nothing (hours; PyTorch is installed into .venv-model)"
-	@echo "make model-eval  measures the bundled model as it is shipped, into its model card (ten minutes)"
+	@echo "make model-eval  measures the bundled model as it is shipped, into its model card"
 	@echo "make model-compare VLLM_PYTHON=...  asks three engines the same, into the card (a Python that has vLLM is needed)"
 	@echo "make clean       removes .venv and everything built"
 

@@ -320,7 +320,7 @@ DAMAGED = {
     "half the metadata": (lambda: whole()[:3000], "failed to read key-value pairs"),
     "half the weights": (lambda: whole()[: len(whole()) // 2], "corrupted or incomplete"),
     "10^15 keys": (lambda: whole()[:16] + struct.pack("<Q", 10**15) + whole()[24:], "exceeds maximum"),
-    "10^15 tensors": (lambda: whole()[:8] + struct.pack("<Q", 10**15) + whole()[16:], "tensor"),
+    "10^15 tensors": (lambda: whole()[:8] + struct.pack("<Q", 10**15) + whole()[16:], "tensor '"),
     "from the future": (lambda: whole()[:4] + struct.pack("<I", 99) + whole()[8:], "version 99"),
     "10^9 blocks": (lambda: patched("qwen3.block_count", 10**9), "GGML_ASSERT("),
     "10^9 wide": (lambda: patched("qwen3.embedding_length", 10**9), "wrong shape"),

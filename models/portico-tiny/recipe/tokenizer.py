@@ -3,7 +3,7 @@
 A word is cut in the same way with and without a space before it: merges are learned from words alone, and
 only then the space is merged onto the commonest whole words, as the last merges of all. So " Kowalski" is
 "Kowalski" with one token more in front, and copying a word from a sentence into a JSON string is copying
-tokens. (A usual BPE cuts the two differently, and the trial lost first letters by that.)
+tokens. (A usual BPE cuts the two differently, and first letters are lost by that.)
 
 Run as a program it writes tokenizer.json: `python -m recipe.tokenizer OUT`.
 """

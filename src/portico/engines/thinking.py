@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from portico.engines import ModelSpec
 
@@ -24,7 +25,12 @@ _WHEN_ASKED = re.compile(
 
 def thinks_unasked(spec: ModelSpec) -> bool:
     """False for a template that thinks only when its switch is on, and leaves it off where it is not set."""
-    template = spec.chat_template or spec.facts.chat_template or ""
+    return _by_default(spec.chat_template or spec.facts.chat_template or "")
+
+
+@lru_cache(maxsize=64)
+def _by_default(template: str) -> bool:
+    """Templates have thousands of characters, and every conversation asks."""
     if default := _DEFAULT.search(template):
         return (default[1] or default[2]).lower() == "true"
     return _GUARDED.search(template) is not None or _WHEN_ASKED.search(template) is None

@@ -234,7 +234,8 @@ def timing(account: Account) -> ollama.Timing:
 
 def thoughtful(chat: ChatRequest, served: Served) -> ChatRequest:
     """Ollama's defaults and refusals for a model that is known well: a thinking model thinks unless told
-    otherwise or unless its template does so only when asked; thinking or tools asked of a model that has none are an error."""
+    otherwise, or its template does so only when asked; thinking or tools asked of a model that has none are
+    an error."""
     if served.spec.engine != "llamacpp":
         return chat
     capabilities = served.spec.facts.capabilities

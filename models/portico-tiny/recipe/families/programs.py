@@ -86,24 +86,22 @@ def misspelt(d: Draw, name: str) -> str:
 # ---- programs that print something
 
 
+def text_fault(d: Draw, function: str, text: str) -> Fault:
+    """The function gives the text back with one word misspelt."""
+    changed = text.split(" ")
+    at = d.integer(0, len(changed) - 1)
+    changed[at] = misspelt(d, changed[at])
+    wrong = " ".join(changed)
+    said = f'returns "{wrong}", must return "{text}"'
+    return Fault("main.py", function, f'return "{text}"', f'return "{wrong}"', "", said, f"'{wrong}'")
+
+
 def hello(d: Draw, text: str | None = None) -> Program:
     text = text or (
         d.choice(["hello world", "hello world", "Hello, World!"]) if d.chance(0.4) else shown_text(d)
     )
     right = f'return "{text}"'
-    changed = text.split(" ")
-    at = d.integer(0, len(changed) - 1)
-    changed[at] = misspelt(d, changed[at])
-    wrong = " ".join(changed)
-    fault = Fault(
-        "main.py",
-        "message",
-        right,
-        f'return "{wrong}"',
-        "",
-        f'returns "{wrong}", must return "{text}"',
-        f"'{wrong}'",
-    )
+    fault = text_fault(d, "message", text)
     return Program(
         kind="hello",
         asked=f"prints {text}",
@@ -140,19 +138,7 @@ def saver(d: Draw) -> Program:
     """It prints nothing: what it makes is a file."""
     text, path = shown_text(d), f"{words.word(d)}.txt"
     right = f'return "{text}"'
-    changed = text.split(" ")
-    at = d.integer(0, len(changed) - 1)
-    changed[at] = misspelt(d, changed[at])
-    wrong = " ".join(changed)
-    fault = Fault(
-        "main.py",
-        "text",
-        right,
-        f'return "{wrong}"',
-        "",
-        f'returns "{wrong}", must return "{text}"',
-        f"'{wrong}'",
-    )
+    fault = text_fault(d, "text", text)
     return Program(
         kind="saver",
         asked=f"writes {text} to {path}",
