@@ -15,14 +15,8 @@ from recipe import words
 from recipe.families import tool_requests
 from recipe.families import tools as tool_rows
 from recipe.families.framing import system_line
-from recipe.families.json_answers import (
-    Schema,
-    case,
-    decimal,
-    filled,
-    plain_value,
-    strict_schema,
-)
+from recipe.families.json_answers import filled
+from recipe.families.json_facts import Schema, case, decimal, plain_value, strict_schema
 from recipe.sample import Draw, Entry, Message, Sample, Tool, calls, result, says, says_json, system, user
 
 

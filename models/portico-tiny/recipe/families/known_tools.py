@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from recipe import words
-from recipe.families.json_answers import decimal
+from recipe.families.json_facts import decimal
 from recipe.sample import Draw
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from recipe import words
-from recipe.families.json_answers import decimal, plain_value
+from recipe.families.json_facts import decimal, plain_value
 from recipe.families.known_tools import CURRENCIES, KINDS, Kind
 from recipe.sample import Draw, Tool
 from recipe.words import upper_first

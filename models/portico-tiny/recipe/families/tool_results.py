@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from recipe import words
-from recipe.families.json_answers import decimal, plain_value
+from recipe.families.json_facts import decimal, plain_value
 from recipe.families.tool_requests import Asked
 from recipe.sample import Draw, Message, calls, result, says, user
 from recipe.words import upper_first

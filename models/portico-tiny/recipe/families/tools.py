@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from recipe import words
 from recipe.families.chat import HELLO, THANKS
 from recipe.families.framing import HELP, UNKNOWN, WELCOME
-from recipe.families.json_answers import before, plain_value
+from recipe.families.json_answers import before
+from recipe.families.json_facts import plain_value
 from recipe.families.known_tools import KINDS
 from recipe.families.tool_requests import (
     Asked,
