@@ -18,6 +18,7 @@ thread of its own takes its children along when that thread ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,6 +31,9 @@ from typing import IO, Any
 
 LINE_LIMIT = 4096
 """Characters kept of one line: a native library in trouble may write megabytes without a newline."""
+
+_GUARD = Path(__file__).with_name("guard.py")
+_GUARD_SECONDS = 10.0
 
 if sys.platform == "win32":
     _FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -106,12 +110,14 @@ def _readable(line: bytes) -> str:
 class Child:
     """A process of ours. Whoever launched it owns it and ends it; `log` stays readable afterwards."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Log, greeting: bytes) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: Log, greeting: bytes, *, guarded: bool = False
+    ) -> None:
         self.pid = process.pid
         self.log = log
         self.exit_code: int | None = None
         """None while it runs; negative: the number of the signal that ended it."""
-        self._process = process
+        self._process, self._guarded = process, guarded
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._announced: asyncio.Future[str | None] = self._loop.create_future()
@@ -144,11 +150,27 @@ class Child:
     async def kill(self) -> int:
         """Kills the whole tree; returns the exit code when it is gone."""
         self.abandon()
+        if self._guarded:
+            try:
+                async with asyncio.timeout(_GUARD_SECONDS):
+                    return await self.wait()
+            except TimeoutError:
+                self.signal(signal.SIGKILL)  # somebody stopped the guard
         return await self.wait()
 
     def abandon(self) -> None:
         """Kills the whole tree without waiting: for a caller that is being cancelled."""
-        self.signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        if self._guarded:
+            # The guard finds also those that left the group; killed itself, it could not.
+            self._hang_up()
+        else:
+            self.signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+    def _hang_up(self) -> None:
+        lifeline = self._process.stdin
+        assert lifeline is not None
+        with contextlib.suppress(OSError):
+            lifeline.close()
 
     def signal(self, number: int) -> None:
         """Sends a signal to the process and everything in its group; does nothing once it has ended."""
@@ -242,14 +264,23 @@ def _signal_group(group: int, number: int) -> None:
 
 
 def launch(
-    command: Sequence[str], *, log: Log, greeting: bytes = b"", environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    log: Log,
+    greeting: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    guarded: bool = False,
 ) -> Child:
     """Starts `command` in a session of its own; `greeting` is the first thing it can read from stdin.
 
-    Call it in the thread of the running event loop (elsewhere it raises RuntimeError). `environment` is added
-    to ours. Raises OSError if there is no such program.
+    `guarded`: guard.py stands between us and it, for a program that is a tree of processes and does not watch its
+    parent; such a program reads nothing from stdin. Call it in the thread of the running event loop (elsewhere it
+    raises RuntimeError). `environment` is added to ours. Raises OSError if there is no such program.
     """
     asyncio.get_running_loop()
+    guarded = guarded and sys.platform != "win32"
+    if guarded:
+        command = [sys.executable, "-P", str(_GUARD), *command]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -260,4 +291,4 @@ def launch(
         start_new_session=sys.platform != "win32",
         creationflags=_FLAGS,
     )
-    return Child(process, log, greeting)
+    return Child(process, log, greeting, guarded=guarded)
