@@ -25,6 +25,7 @@ SLEEPER = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60
 TREE = f"""
 import os, signal, subprocess, sys, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+{{first}}
 below = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], start_new_session=True)
 print(os.getpid(), below.pid, flush=True)
 {{then}}
@@ -35,12 +36,14 @@ def guarded(code: str, environment: dict[str, str] | None = None) -> Child:
     return launch([sys.executable, "-u", "-c", code], log=Log(), environment=environment, guarded=True)
 
 
-async def tree(then: str = "time.sleep(60)", **more: dict[str, str]) -> tuple[Child, int, int]:
+async def tree(
+    then: str = "time.sleep(60)", *, first: str = "", environment: dict[str, str] | None = None
+) -> tuple[Child, int, int]:
     """The guard, the engine's first process and the one below it."""
-    child = guarded(TREE.format(then=then), **more)
-    first, below = map(int, (await child.announcement() or "").split())
-    assert alive(first) and alive(below) and os.getsid(below) == below
-    return child, first, below
+    child = guarded(TREE.format(then=then, first=first), environment)
+    top, below = map(int, (await child.announcement() or "").split())
+    assert alive(top) and alive(below) and os.getsid(below) == below
+    return child, top, below
 
 
 @pytest.mark.parametrize(
@@ -71,15 +74,13 @@ async def test_a_killed_guard_takes_the_engine_along() -> None:
 
 
 async def test_an_engine_may_take_its_time_to_end() -> None:
-    child, _, below = await tree(
-        "signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(3))); time.sleep(60)"
-    )
+    child, _, below = await tree(first="signal.signal(15, lambda *_: (time.sleep(0.3), sys.exit(3)))")
     assert await child.end(grace=10) == 3
     assert not alive(below)
 
 
 async def test_an_engine_that_does_not_listen_is_killed() -> None:
-    child, first, below = await tree("signal.signal(15, signal.SIG_IGN); time.sleep(60)")
+    child, first, below = await tree(first="signal.signal(15, signal.SIG_IGN)")
     await child.end(grace=0.2)
     assert not alive(first) and not alive(below)
 
@@ -189,6 +190,6 @@ async def test_marks_are_inherited_by_the_whole_tree() -> None:
     mark = new_mark()
     child, first, below = await tree(environment={MARK: mark})
     assert {process.pid for process in with_mark(mark)} == {child.pid, first, below}
-    assert await asyncio.to_thread(kill_marked, mark) == 3
+    assert await asyncio.to_thread(kill_marked, mark) >= 1  # the guard's end may be the engine's
     await child.wait()
     assert not alive(first) and not alive(below)
