@@ -41,7 +41,10 @@ async def tree(
 ) -> tuple[Child, int, int]:
     """The guard, the engine's first process and the one below it."""
     child = guarded(TREE.format(then=then, first=first), environment)
-    top, below = map(int, (await child.announcement() or "").split())
+    while not child.log.lines():
+        assert child.exit_code is None, child.log.tail()
+        await asyncio.sleep(0.01)
+    top, below = map(int, child.log.lines()[0].split())
     assert alive(top) and alive(below) and os.getsid(below) == below
     return child, top, below
 

@@ -247,6 +247,16 @@ def test_log_keeps_the_last_lines() -> None:
     assert log.tail(2) == "four\nfive \N{REPLACEMENT CHARACTER}"
 
 
+def test_log_tells_what_is_new() -> None:
+    log = Log(lines=3)
+    log.write(b"a\nb")
+    assert log.since(0) == (1, ["a"])
+    assert log.since(1) == (1, [])
+    log.write(b"\nc\nd\ne\n")
+    assert log.since(1) == (5, ["c", "d", "e"]), "b is in memory no more"
+    assert log.since(4) == (5, ["e"])
+
+
 def test_log_survives_megabytes_without_a_newline() -> None:
     log = Log(lines=10)
     for _ in range(200):

@@ -5,7 +5,8 @@ reaches its whole tree. Three pipes tie it to us:
 
     stdin   the lifeline. We send what the child needs to know and then only hold it open. It ends when we
             end, however we end: a child reads it to its end and exits. This works on every system.
-    stdout  its first line is the child's announcement (`Child.announcement`); all else is log.
+    stdout  its first line is the child's announcement (`Child.announcement`); all else is log. A guarded program is
+            somebody else's and announces nothing.
     stderr  log, whoever writes it: native libraries write to the file descriptor, past Python.
 
 On Linux a child also asks the kernel to kill it when its parent dies (PR_SET_PDEATHSIG), because a lifeline
@@ -51,6 +52,7 @@ class Log:
     def __init__(self, path: Path | None = None, *, lines: int = 200, file_limit: int = 4 << 20) -> None:
         self.path = path
         self._lines: deque[str] = deque(maxlen=lines)
+        self._count = 0
         self._half = b""
         self._file: IO[bytes] | None = None
         self._room = self._file_limit = file_limit
@@ -59,10 +61,11 @@ class Log:
     def write(self, piece: bytes) -> None:
         with self._lock:
             *whole, self._half = (self._half + piece).split(b"\n")
-            self._lines.extend(_readable(line) for line in whole)
             if len(self._half) > LINE_LIMIT:
-                self._lines.append(_readable(self._half))
+                whole.append(self._half)
                 self._half = b""
+            self._lines.extend(_readable(line) for line in whole)
+            self._count += len(whole)
             self._keep(piece)
 
     def tail(self, lines: int = 8) -> str:
@@ -75,6 +78,12 @@ class Log:
         """All lines that are still in memory."""
         with self._lock:
             return list(self._lines)
+
+    def since(self, seen: int) -> tuple[int, list[str]]:
+        """How many lines there have been, and those after the first `seen` that are still in memory."""
+        with self._lock:
+            new = min(self._count - seen, len(self._lines))
+            return self._count, list(self._lines)[len(self._lines) - new :]
 
     def close(self) -> None:
         with self._lock:
@@ -201,7 +210,7 @@ class Child:
         assert pipe is not None
         with pipe:
             first = b""
-            while b"\n" not in first and (piece := os.read(pipe.fileno(), 65536)):
+            while not self._guarded and b"\n" not in first and (piece := os.read(pipe.fileno(), 65536)):
                 first += piece
             line, newline, rest = first.partition(b"\n")
             if newline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from portico.engines import Abilities, ModelSpec, unheard
+from portico.engines import Abilities, ModelSpec, Progressed, unheard
 from portico.engines.turns import Turns
 from portico.errors import EngineStartFailed
 from portico.messages import ChatRequest
@@ -89,7 +89,7 @@ class FakeEngine:
         self.starts_may_end, self.stops_may_end = asyncio.Event(), asyncio.Event()
         self.starts_may_end.set()
         self.stops_may_end.set()
-        self.progressed: Callable[[], None] = unheard
+        self.progressed: Progressed = unheard
         self._failures: list[Exception] = []
 
     @property
@@ -102,7 +102,7 @@ class FakeEngine:
             error = EngineStartFailed(model="fake", reason=error)
         self._failures += [error] * times
 
-    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> FakeReplica:
+    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> FakeReplica:
         self.progressed = progressed
         self.starting += 1
         self._count()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from portico.dialects.spelling import ANY, Spelling
+from portico.engines.vllm.options import VllmOptions
 from portico.messages import ChatRequest, Value
 
 if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay for the import of asyncio
@@ -17,7 +18,26 @@ if TYPE_CHECKING:  # only named here; who reads Facts of a file should not pay f
     from portico.web import Upstream
 
 
-def unheard() -> None:
+class Progress(Value, frozen=True, kw_only=True):
+    """How far a start is. `fraction`: of this stage, 0 to 1; None: nobody knows."""
+
+    stage: str
+    fraction: float | None = None
+    detail: str = ""
+
+    def facts(self) -> dict[str, object]:
+        """What is known of it, by name."""
+        found = {"stage": self.stage, "fraction": self.fraction, "detail": self.detail}
+        return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+class Progressed(Protocol):
+    """Told whenever a start is seen to go on, and of its stages where it has some."""
+
+    def __call__(self, progress: Progress | None = None) -> None: ...
+
+
+def unheard(progress: Progress | None = None) -> None:
     """For a start whose progress nobody follows."""
 
 
@@ -28,6 +48,8 @@ class Facts(Value, frozen=True, kw_only=True):
     """What is known about a model from its files or from the server that has it. Unknown is None."""
 
     architecture: str | None = None
+    class_name: str | None = None
+    """What implements it in transformers and vLLM, such as Qwen3ForCausalLM."""
     family: str | None = None
     parameters: int | None = None
     """Number of weights."""
@@ -59,9 +81,9 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     name: str
     """Its one canonical name, as listed."""
     engine: str
-    """llamacpp or remote."""
+    """llamacpp, vllm or remote."""
     source: str
-    """llamacpp: path of the GGUF file. remote: URL of the server, with or without /v1."""
+    """llamacpp: path of the GGUF file. vllm: folder or hub id. remote: URL of the server, with or without /v1."""
     served_name: str = ""
     """What its engine calls it; empty: the same as `name`."""
     api_key: str | None = None
@@ -78,6 +100,7 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     chat_fallback: Literal["error", "prompt"] = "error"
     mmproj: str | None = None
     """Path of the projector that lets a GGUF model see images."""
+    vllm: VllmOptions = VllmOptions()
     facts: Facts = Facts()
 
     @property
@@ -154,7 +177,7 @@ class Engine(Protocol):
     occupies: bool
     """Its replicas take this machine's memory, so that `max_loaded` counts them."""
 
-    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = ...) -> Replica:
+    async def start(self, spec: ModelSpec, progressed: Progressed = ...) -> Replica:
         """A replica that answers. `progressed` is called, while it is awaited and not later, whenever the start
         is seen to go on. Raises EngineStartFailed, UpstreamUnreachable."""
         ...

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
 
-from portico.engines import Engine, ModelSpec, Replica, State
+from portico.engines import Engine, ModelSpec, Progress, Replica, State
 from portico.engines.schedule import Standing, is_lost
 from portico.errors import EngineStartFailed, PorticoError
 from portico.messages import Value
@@ -39,6 +39,8 @@ class ReplicaStatus(Value, frozen=True, kw_only=True):
     size: int | None = None
     """Bytes of its weights."""
     pid: int | None = None
+    progress: Progress | None = None
+    """Of a start that is under way, where its engine tells."""
     error: str | None = None
     """Why it failed last."""
     lost: bool = False
@@ -115,6 +117,8 @@ class Model:
         """Raised to callers until `retry_at`: why it could not start."""
         self.last_words: str | None = None
         self.load: asyncio.Task[None] | None = None
+        self.progress: Progress | None = None
+        """Of the start that is under way."""
 
     def standing(self) -> Standing:
         """As values, for the decision."""
@@ -157,6 +161,7 @@ class Model:
             context=run.replica.context if run else None,
             size=self.spec.facts.size,
             pid=run.replica.pid if run else None,
+            progress=self.progress,
             error=str(self.error) if self.error else self.last_words,
             lost=is_lost(self.standing(), now),
         )
@@ -226,5 +231,16 @@ def run_alike(one: ModelSpec, other: ModelSpec) -> bool:
 
 
 _what_runs = attrgetter(
-    "engine", "source", "served_name", "api_key", "context", "parallel", "threads", "chat_template", "mmproj"
+    *(
+        "engine",
+        "source",
+        "served_name",
+        "api_key",
+        "context",
+        "parallel",
+        "threads",
+        "chat_template",
+        "mmproj",
+    ),
+    "vllm",
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, Facts, ModelSpec, hardware, sockets, unheard
+from portico.engines import Abilities, Facts, ModelSpec, Progressed, hardware, sockets, unheard
 from portico.engines.thinking import thinks_unasked
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
@@ -154,7 +154,7 @@ class LlamaCpp:
         self._logs, self._first_byte, self._between = logs, first_byte, between
         self._max_waiting = max_waiting
 
-    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> LlamaReplica:
+    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason.
         Progress is what the process takes into memory, where the system tells that (Linux)."""
         slots = plan_slots(spec, hardware.free_memory())
@@ -207,7 +207,7 @@ class LlamaCpp:
         sockets.remove(replica.socket)
 
 
-async def announcement(child: Child, progressed: Callable[[], None]) -> str | None:
+async def announcement(child: Child, progressed: Progressed) -> str | None:
     """What the child announces; `progressed` is called as long as its memory changes meanwhile."""
     held = None
     while True:

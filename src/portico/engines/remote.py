@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, ModelSpec, unheard
+from portico.engines import Abilities, ModelSpec, Progressed, unheard
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import Unsupported, UpstreamFailed
@@ -71,7 +71,7 @@ class RemoteReplica(TokenRoutes):
         except Unsupported:
             return await super().count(request)
 
-    def died(self) -> None:
+    def died(self) -> str | None:
         return None
 
     def when_ended(self, tell: Callable[[], None]) -> None: ...
@@ -93,7 +93,7 @@ class Remote:
     def __init__(self, *, first_byte: float = 600.0, between: float = 300.0, max_waiting: int = 512) -> None:
         self._first_byte, self._between, self._max_waiting = first_byte, between, max_waiting
 
-    async def start(self, spec: ModelSpec, progressed: Callable[[], None] = unheard) -> RemoteReplica:
+    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> RemoteReplica:
         """Raises UpstreamUnreachable if nothing answers there. A server that has no list of models, or none
         with this name, is given the benefit of the doubt: its own error says more than ours could."""
         upstream = connect(spec.source, spec.api_key, first_byte=self._first_byte, between=self._between)

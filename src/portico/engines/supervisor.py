@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from portico.engines import Engine, ModelSpec
+from portico.engines import Engine, ModelSpec, Progress
 from portico.engines.lives import Lease, Model, ReplicaStatus, Run, Waiter, run_alike
 from portico.engines.schedule import Plan, decide
 from portico.errors import Busy, EngineStartFailed, ShuttingDown
@@ -249,9 +249,14 @@ class Supervisor:
         model.engine = self._engines[spec.engine]
         try:
             async with asyncio.timeout(self._load_timeout) as limit:
-                replica = await model.engine.start(
-                    spec, lambda: limit.reschedule(self._now() + self._load_timeout)
-                )
+
+                def progressed(progress: Progress | None = None) -> None:
+                    limit.reschedule(self._now() + self._load_timeout)
+                    if progress is not None and progress != model.progress:
+                        model.progress = progress
+                        self._say("model loading", model=spec.name, **progress.facts())
+
+                replica = await model.engine.start(spec, progressed)
         except TimeoutError:
             reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
             self._load_failed(model, EngineStartFailed(model=spec.name, reason=reason))
@@ -262,7 +267,7 @@ class Supervisor:
             model.begins(Run(model, spec, replica, now), now)
             replica.when_ended(lambda: self._notice_death(model))
             self._say("model loaded", model=spec.name, seconds=round(now - began, 3), pid=replica.pid)
-        model.load = None
+        model.load = model.progress = None
         self._advance()
 
     def _load_failed(self, model: Model, error: Exception) -> None:

