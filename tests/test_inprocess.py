@@ -13,9 +13,10 @@ from asking import ask
 from gguf_edit import TINY, edit
 from live_server import serve, wait_until
 from portico.config import Config, ModelEntry
+from portico.configured import configure
 from portico.engines import ModelSpec
 from portico.errors import ConfigError
-from portico.inprocess import Portico, Shelf, configure
+from portico.inprocess import Portico, Shelf
 from portico.library import HubSettings, Library
 from scripted_answers import chat_stream
 from scripted_upstream import HOLD, ScriptedUpstream

@@ -33,13 +33,30 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     name: str
     source: str | None = None  # hub id, GGUF path or URL of a server; default: looked up by `name`
     served_names: tuple[str, ...] = ()  # further names clients may use
-    engine: str | None = None  # llamacpp, or the URL of a server that speaks OpenAI
+    engine: str | None = (
+        None  # llamacpp, vllm, or the URL of a server that speaks OpenAI; default: by its files
+    )
     api_key: str | None = None  # sent to that server
     context: int | None = None  # tokens; default: what the model was trained with
     parallel: int | None = None  # requests at once; default: the server's `parallel`; a URL: no limit
-    keep_alive: str | float | None = None  # default: the server's `keep_alive`; llamacpp only
-    chat_template: Path | None = None  # Jinja file used instead of the model's own; llamacpp only
-    chat_fallback: Literal["error", "prompt"] | None = None  # chat without a template; llamacpp only
+    keep_alive: str | float | None = None  # default: the server's `keep_alive`; not for a URL
+    chat_template: Path | None = None  # Jinja file used instead of the model's own; not for a URL
+    chat_fallback: Literal["error", "prompt"] | None = None  # chat without a template; not for a URL
+
+    # ---- vLLM only, with vLLM's own names and meanings; what is not given is vLLM's default
+    dtype: str | None = None  # auto, bfloat16, float16, float32
+    quantization: str | None = None  # awq, gptq, fp8, ...; default: what the files say
+    gpu_memory_utilization: float | None = None  # share of a GPU's memory, 0 to 1
+    kv_cache_memory_bytes: int | None = None  # bytes for the KV cache, in place of a share; on a CPU 1 GiB
+    max_num_seqs: int | None = None  # requests computed at once
+    max_num_batched_tokens: int | None = None  # tokens computed in one step
+    tensor_parallel_size: int | None = None  # GPUs that share each layer
+    pipeline_parallel_size: int | None = None  # groups of GPUs that share the layers
+    lora_modules: dict[str, str] = {}  # name of an adapter -> its folder; callers ask for it by that name
+    tool_call_parser: str | None = None  # default: by the model's family; "" for none
+    reasoning_parser: str | None = None  # default: by the model's family; "" for none
+    vllm_port: int | None = None  # a port of loopback for vLLM; default: a socket nobody else can enter
+    vllm_args: tuple[str, ...] = ()  # further arguments of vLLM, verbatim
 
 
 class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,7 +70,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # ---- what it serves
     models: tuple[ModelEntry, ...] = ()  # `[[model]]` tables; none: portico-tiny
     aliases: dict[str, str] = {}  # name a client sends -> model that answers
-    engine: str | None = None  # engine for models named without one: llamacpp or a URL
+    engine: str | None = None  # engine for models named without one: llamacpp, vllm or a URL
     engine_api_key: str | None = None  # key sent to an engine given by URL
     served_model_names: tuple[str, ...] = ()  # further names of the first model
     chat_template: Path | None = None  # Jinja file for models served by name, and others without one

@@ -14,13 +14,16 @@ from pathlib import Path
 import msgspec
 
 from portico import config_file, names
-from portico.config import Config, ModelEntry
+from portico.config import Config
+from portico.configured import BUNDLED as BUNDLED
+from portico.configured import configured, elsewhere, kept_as, specify
 from portico.dialects import ollama
-from portico.engines import Facts, ModelSpec, remote
+from portico.engines import ModelSpec
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
-from portico.errors import ConfigError, DamagedFile, EngineError, ModelNotFound, PorticoError
+from portico.engines.vllm.engine import Vllm
+from portico.errors import DamagedFile, PorticoError
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
@@ -29,7 +32,6 @@ from portico.gateway.log import Records, RequestLog
 from portico.gateway.meters import Meters
 from portico.gateway.models import Models, Preset, Served
 from portico.gateway.ollama_routes import OllamaRoutes
-from portico.gateway.ollama_shapes import stand_in
 from portico.gateway.ollama_shelf import ShelfRoutes
 from portico.gateway.openai_routes import OpenAIRoutes
 from portico.gateway.openapi import describe
@@ -37,12 +39,6 @@ from portico.gateway.serving import Serving
 from portico.library import HubSettings, Library, ModelFile, bundled_folder
 from portico.ollama_env import model_folders
 from portico.web import Access, Route, Routes
-
-BUNDLED = "portico-tiny"
-_ASKED_SECONDS = 2.0
-_EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
-"""Fields of a [[model]] that a server elsewhere cannot be told."""
-_REMOTE = ("http://", "https://", "unix://")
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,10 @@ class Portico:
         self.config = config
         self.library = library(config, environ, home)
         self.log = RequestLog(form=config.log_format, level=config.log_level, prompts=config.log_prompts)
+        self._vllm = Vllm(home, first_byte=config.first_token_timeout, between=config.token_timeout)
         self.supervisor = Supervisor(
             {
+                "vllm": self._vllm,
                 "llamacpp": LlamaCpp(
                     logs=home / "logs",
                     first_byte=config.first_token_timeout,
@@ -96,7 +94,7 @@ class Portico:
         and what keeps a model from being loaded; then nothing is left running."""
         config = self.config
         shelf = Shelf(self.library, config)
-        specs = await configured(config, self.library)
+        specs = await configured(config, self.library, vllm_is_there=bool(self._vllm.installs.all()))
         kept = await asyncio.to_thread(kept_as, specs, config.models, self.library)
         self.library.lend([elsewhere(spec) for spec, name in zip(specs, kept, strict=True) if name is None])
         named = [name or names.canonical(spec.name) for spec, name in zip(specs, kept, strict=True)]
@@ -208,146 +206,6 @@ def library(config: Config, environ: Mapping[str, str], home: Path) -> Library:
     """The library that this config and environment mean."""
     stores = model_folders(str(config.ollama_models or environ.get("OLLAMA_MODELS", "")))
     return Library(home, hub=HubSettings.read(environ), ollama=stores, bundled=bundled_folder())
-
-
-async def configured(config: Config, library: Library) -> list[ModelSpec]:
-    """The models named in the config; none named: those of the engine's URL, else the bundled one."""
-    if config.models:
-        specs = [await asyncio.to_thread(configure, entry, config, library) for entry in config.models]
-        specs = [await with_context(spec) if spec.engine == "remote" else spec for spec in specs]
-    elif config.engine and config.engine.startswith(_REMOTE):
-        offered = await remote.models(config.engine, config.engine_api_key)
-        if not offered:
-            raise ConfigError(f"{config.engine} serves no model; name one: portico serve MODEL --engine URL")
-        entries = [ModelEntry(name=model.id, context=model.context) for model in offered]
-        specs = [configure(entry, config, library) for entry in entries]
-    else:
-        specs = [configure(ModelEntry(name=BUNDLED), config, library)]
-    if config.served_model_names:
-        first = specs[0]
-        specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
-    return specs
-
-
-async def with_context(spec: ModelSpec) -> ModelSpec:
-    """What the other server says of its model's context, so that listings can. One that does not answer now may
-    do so later: it is asked again when the model is."""
-    if spec.facts.context is not None:
-        return spec
-    try:
-        async with asyncio.timeout(_ASKED_SECONDS):
-            offered = await remote.models(spec.source, spec.api_key)
-    except (EngineError, TimeoutError):
-        return spec
-    context = next((model.context for model in offered if model.id == spec.served_name), None)
-    return msgspec.structs.replace(spec, facts=msgspec.structs.replace(spec.facts, context=context))
-
-
-def configure(entry: ModelEntry, config: Config, library: Library) -> ModelSpec:
-    """One model of the config as what its engine needs. Raises ConfigError, ModelNotFound, DamagedFile."""
-    engine = entry.engine or config.engine or "llamacpp"
-    if engine.startswith(_REMOTE):
-        for field in _EMBEDDED_ONLY:
-            if getattr(entry, field) is not None:
-                raise ConfigError(
-                    f"{field} of model {entry.name!r} has no effect: its engine is {engine}, and whoever runs that "
-                    "server decides it. Remove it, or serve the model with engine llamacpp"
-                )
-        return ModelSpec(
-            name=entry.name,
-            engine="remote",
-            source=engine,
-            served_name=entry.source or entry.name,
-            api_key=entry.api_key or config.engine_api_key,
-            aliases=entry.served_names,
-            context=entry.context or config.context,
-            parallel=entry.parallel or 0,
-            keep_alive=-1.0,
-            facts=Facts(context=entry.context, capabilities=("completion", "tools")),
-        )
-    if engine != "llamacpp":
-        raise ConfigError(f"engine {engine!r} of model {entry.name!r} is neither llamacpp nor a URL")
-    target = entry.source or entry.name
-    path = Path(target).expanduser()
-    if target.endswith(".gguf") or target.startswith((".", "/", "~")) or (os.sep in target and path.exists()):
-        if not path.exists():
-            raise ConfigError(f"there is no file {target}")
-        model = library.at(path, name=entry.name if entry.source else path.stem)
-    else:
-        model = library.find(target)
-    return specify(
-        model,
-        config,
-        name=entry.name if entry.source else model.runs,
-        aliases=entry.served_names,
-        context=entry.context,
-        parallel=entry.parallel,
-        keep_alive=entry.keep_alive,
-        chat_template=entry.chat_template or config.chat_template,
-        chat_fallback=entry.chat_fallback,
-    )
-
-
-def specify(
-    model: ModelFile,
-    config: Config,
-    *,
-    name: str | None = None,
-    aliases: tuple[str, ...] = (),
-    context: int | None = None,
-    parallel: int | None = None,
-    keep_alive: str | float | None = None,
-    chat_template: Path | None = None,
-    chat_fallback: str | None = None,
-) -> ModelSpec:
-    """A model of the library with the config's settings; those given here win over them. The config's chat
-    template is meant for the models named at the start: any other has it only if it has none of its own."""
-    template = chat_template or (None if model.weights.chat_template else config.chat_template)
-    keep = config.keep_alive if keep_alive is None else keep_alive
-    seconds = ollama.read_duration(keep)
-    return msgspec.structs.replace(
-        model.spec(),
-        name=name or model.runs,
-        aliases=aliases,
-        context=context or config.context,
-        parallel=parallel or config.parallel,
-        threads=config.threads,
-        keep_alive=300.0 if seconds is None else seconds,
-        chat_template=_read(template) if template else None,
-        chat_fallback=chat_fallback or config.chat_fallback,
-    )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"chat template {path} cannot be read: {error}") from error
-
-
-def kept_as(specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], library: Library) -> list[str | None]:
-    """The name under which the library keeps each model named at the start, None for those it does not: on another
-    server, in a file of the user's own, under another name than there."""
-    asked = [entry.name for entry in entries] or [spec.name for spec in specs]
-    found: list[str | None] = []
-    for name, spec in zip(asked, specs, strict=True):
-        try:
-            model = library.find(name)
-        except (ModelNotFound, DamagedFile):
-            found.append(None)
-        else:
-            found.append(model.name if (model.runs, model.path) == (spec.name, spec.source) else None)
-    return found
-
-
-def elsewhere(spec: ModelSpec) -> ModelFile:
-    """A model named at the start, for the library: presets and copies can be made of it, though its weights
-    are on another server or in a file of the user's own."""
-    facts = msgspec.structs.replace(spec.facts, digest=spec.facts.digest or stand_in(spec))
-    name = names.canonical(spec.name)
-    return ModelFile(
-        name=name, origin="elsewhere", path=spec.source, runs=spec.name, facts=facts, weights=facts
-    )
 
 
 class Shelf:

@@ -34,7 +34,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     # setting, how its value is called, type, help
     ("host", "ADDRESS", WORD, "Address to listen on; 0.0.0.0 for every interface.  [127.0.0.1]"),
     ("port", "N", int, "Port; 0 takes a free one.  [11434]"),
-    ("engine", "ENGINE", WORD, "llamacpp, or the URL of a server that speaks OpenAI's API."),
+    ("engine", "ENGINE", WORD, "llamacpp, vllm, or the URL of a server that speaks OpenAI's API."),
     ("engine_api_key", "KEY", WORD, "Key sent to an engine given by URL."),
     ("api_key_file", "FILE", FILE, "File with one caller's key a line."),
     ("chat_template", "FILE", FILE, "Jinja chat template instead of MODEL's own."),
@@ -75,14 +75,46 @@ LISTS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
+VLLM: tuple[tuple[str, str, Any, str], ...] = (
+    # as above; they are settings of each model named here, and have vLLM's own names
+    ("dtype", "TYPE", WORD, "auto, bfloat16, float16, float32."),
+    ("quantization", "METHOD", WORD, "awq, gptq, fp8, ...; default: what the files say."),
+    ("gpu_memory_utilization", "SHARE", float, "Share of a GPU's memory, 0 to 1."),
+    ("kv_cache_memory_bytes", "BYTES", int, "For the KV cache, in place of a share."),
+    ("max_num_seqs", "N", int, "Requests computed at once."),
+    ("max_num_batched_tokens", "N", int, "Tokens computed in one step."),
+    ("tensor_parallel_size", "N", int, "GPUs that share each layer."),
+    ("pipeline_parallel_size", "N", int, "Groups of GPUs that share the layers."),
+    ("tool_call_parser", "NAME", WORD, "Default: by the model's family."),
+    ("reasoning_parser", "NAME", WORD, "Default: by the model's family."),
+    ("vllm_port", "N", int, "A port of loopback for vLLM; default: a socket."),
+)
+VLLM_SWITCHES = (
+    *("--trust-remote-code", "--enforce-eager", "--enable-chunked-prefill", "--enable-prefix-caching"),
+    *("--enable-auto-tool-choice", "--enable-lora"),
+)
+"""Passed on as they are."""
+
+
 def _flags(command: Command) -> Command:
-    """Adds every flag and passes those that were given as `flags`: settings of Config by name."""
+    """Adds every flag and passes those that were given: `flags`, settings of Config by name, and `vllm`, settings of
+    each model."""
 
     @functools.wraps(command)
-    def with_flags(*arguments: Any, alias: tuple[str, ...], **named: Any) -> Any:
+    def with_flags(
+        *arguments: Any, alias: tuple[str, ...], lora_modules: tuple[str, ...], **named: Any
+    ) -> Any:
+        vllm = {name: named.pop(name) for name, *_ in VLLM}
+        vllm["lora_modules"] = _pairs(lora_modules, "--lora-modules", "sql=/srv/adapters/sql")
+        switches = [flag for flag in VLLM_SWITCHES if named.pop(flag[2:].replace("-", "_"))]
+        vllm["vllm_args"] = tuple(switches) or None
+        named["vllm"] = {name: value for name, value in vllm.items() if value is not None}
         flags = {name: named.pop(name) for name, *_ in FLAGS}
         flags |= {name: named.pop(name) or None for _, name, *_ in LISTS}
-        flags |= {"aliases": _pairs(alias), "log_prompts": named.pop("log_prompts") or None}
+        flags |= {
+            "aliases": _pairs(alias, "--alias", "gpt-4o-mini=default"),
+            "log_prompts": named.pop("log_prompts") or None,
+        }
         given = {name: value for name, value in flags.items() if value is not None}
         return command(*arguments, flags=given, **named)
 
@@ -95,6 +127,17 @@ def _flags(command: Command) -> Command:
         for flag, name, metavar, text in LISTS
     ]
     added += [
+        click.option(f"--{name.replace('_', '-')}", name, metavar=metavar, type=kind, help=f"vLLM: {text}")
+        for name, metavar, kind, text in VLLM
+    ]
+    added += [click.option(flag, is_flag=True, help="vLLM: as it is.") for flag in VLLM_SWITCHES]
+    added += [
+        click.option(
+            "--lora-modules",
+            metavar="NAME=FOLDER",
+            multiple=True,
+            help="vLLM: an adapter, a model to callers.",
+        ),
         click.option(
             "--alias", metavar="NAME=MODEL", multiple=True, help="A name clients send, and who answers."
         ),
@@ -106,15 +149,20 @@ def _flags(command: Command) -> Command:
     return wrapped  # type: ignore[no-any-return]
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str] | None:
+def _pairs(texts: tuple[str, ...], flag: str, example: str) -> dict[str, str] | None:
     pairs = [text.partition("=") for text in texts]
-    if wrong := next((name for name, _, model in pairs if not model), None):
-        raise usage(f"--alias takes NAME=MODEL, got {wrong!r}", attempt="--alias gpt-4o-mini=default")
-    return {name: model for name, _, model in pairs} or None
+    if wrong := next((name for name, _, value in pairs if not value), None):
+        raise usage(f"{flag} takes NAME=VALUE, got {wrong!r}", attempt=f"{flag} {example}")
+    return {name: value for name, _, value in pairs} or None
 
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=options.complete_models)
+@click.option("--model", "--model-id", "named", metavar="MODEL", multiple=True, help="The same as MODEL.")
+@click.option("--max-model-len", metavar="TOKENS", type=int, help="The same as --context.")
+@click.option(
+    "--vllm-arg", "verbatim", metavar="ARG", multiple=True, help="vLLM: a further argument, verbatim."
+)
 @click.option(
     "--config", "file", metavar="FILE", type=FILE, help="Settings from this file and from no other."
 )
@@ -127,10 +175,14 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str] | None:
 @options.environ
 def serve(
     models: tuple[str, ...],
+    named: tuple[str, ...],
+    max_model_len: int | None,
+    verbatim: tuple[str, ...],
     file: Path | None,
     as_json: bool,
     end_with_stdin: bool,
     flags: dict[str, object],
+    vllm: dict[str, Any],
     screen: Screen,
     environ: options.Environ,
 ) -> int:
@@ -141,13 +193,21 @@ def serve(
     \b
     portico serve
     portico serve qwen3:4b --context 8192
+    portico serve Qwen/Qwen3-8B --gpu-memory-utilization 0.8
     portico serve my-model --engine http://gpu-box:8000/v1 --alias gpt-4o-mini=my-model
     """
     from portico import config_file, inprocess
 
     began = time.monotonic()
+    models += named
+    if max_model_len is not None:
+        flags["context"] = max_model_len
+    if verbatim:
+        vllm["vllm_args"] = (*vllm.get("vllm_args", ()), *verbatim)
+    if vllm and not models:
+        models = (inprocess.BUNDLED,)
     if models:
-        flags["models"] = [{"name": model} for model in models]
+        flags["models"] = [{"name": model, **vllm} for model in models]
     config = config_file.load(file, environ, flags)
     sources = config_file.sources(file, environ)
     told: _Start

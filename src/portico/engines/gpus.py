@@ -1,0 +1,81 @@
+"""The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from portico.messages import Value
+
+
+class Gpu(Value, frozen=True, kw_only=True):
+    """Memory in bytes, as the driver counts it."""
+
+    index: int
+    name: str
+    total: int
+    free: int
+    busy: float | None = None
+    """Share of the last moment in which it computed."""
+    used_by: dict[int, int] = {}
+    """Bytes by process number, where the driver tells."""
+
+
+class Driver(Value, frozen=True, kw_only=True):
+    version: str
+    cuda: str
+    """The newest CUDA it can run, such as 13.0."""
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Takes a few ms, the first time tens: not in an event loop."""
+    with _nvml() as nvml:
+        if nvml is None:
+            return ()
+        return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+
+
+def driver() -> Driver | None:
+    with _nvml() as nvml:
+        if nvml is None:
+            return None
+        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        return Driver(
+            version=_text(nvml.nvmlSystemGetDriverVersion()), cuda=f"{cuda // 1000}.{cuda % 1000 // 10}"
+        )
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[Any]:
+    """NVIDIA's library, or None where it cannot be used."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    busy, used_by = None, {}
+    with contextlib.suppress(nvml.NVMLError):  # not told of a part of a GPU (MIG), nor in some containers
+        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    with contextlib.suppress(nvml.NVMLError):
+        for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            if process.usedGpuMemory is not None:
+                used_by[process.pid] = process.usedGpuMemory
+    name = _text(nvml.nvmlDeviceGetName(handle))
+    return Gpu(index=index, name=name, total=memory.total, free=memory.free, busy=busy, used_by=used_by)
+
+
+def _text(said: str | bytes) -> str:
+    return said.decode() if isinstance(said, bytes) else said

