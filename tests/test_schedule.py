@@ -71,6 +71,42 @@ DECISIONS = {
         Plan(stop=("x",), wake_at=101.0),
     ),
     "expired but busy": ([ready("x", expires_at=99.0, in_flight=1)], Plan()),
+    "(6) young ones stay until they have been used": (
+        [ready("x", stays_until=105.0), ready("y", in_flight=1), stopped("a", waiting=1)],
+        Plan(wake_at=105.0),
+    ),
+    "(6) held for too long: cut": (
+        [ready("x", in_flight=1, cut_at=100.0), ready("y", in_flight=1), stopped("a", waiting=1)],
+        Plan(cut=("x",)),
+    ),
+    "(6) held, and not yet for too long": (
+        [ready("x", in_flight=1, cut_at=130.0), ready("y", in_flight=1), stopped("a", waiting=1)],
+        Plan(hold=("x",), wake_at=130.0),
+    ),
+    "(8) leaving without anybody waiting: it has all the time": (
+        [ready("x", in_flight=1, leaving=1, cut_at=90.0)],
+        Plan(hold=("x",)),
+    ),
+    "(8) idle: to sleep": (
+        [ready("x", nap_at=99.0, deepest=2, expires_at=300.0)],
+        Plan(sleep=(("x", 1),), wake_at=300.0),
+    ),
+    "(8) asleep: deeper": (
+        [Standing(name="x", state="sleeping", level=1, deepest=2, nap_at=100.0)],
+        Plan(sleep=(("x", 2),)),
+    ),
+    "(8) as deep as it can": (
+        [Standing(name="x", state="sleeping", level=2, deepest=2, nap_at=99.0, expires_at=500.0)],
+        Plan(wake_at=500.0),
+    ),
+    "(8) asleep and expired": (
+        [Standing(name="x", state="sleeping", level=1, deepest=2, expires_at=100.0)],
+        Plan(stop=("x",)),
+    ),
+    "asleep, and wanted with other settings": (
+        [Standing(name="x", state="sleeping", level=1, waiting=3, leaving=3)],
+        Plan(stop=("x",)),
+    ),
     "elsewhere: no room needed": (
         [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],
         Plan(start=("a",)),
@@ -82,3 +118,94 @@ DECISIONS = {
 def test_decide(case: str) -> None:
     standings, plan = DECISIONS[case]
     assert decide(standings, max_loaded=2, now=100.0) == plan
+
+
+# ---- memory
+
+
+def gpu(name: str, state: str = "ready", **more: Any) -> Standing:
+    return Standing(**{"name": name, "state": state, "device": "gpu", "needs": 60, **more})
+
+
+MEMORY = {
+    "it fits beside another": (
+        [gpu("x"), gpu("a", "stopped", waiting=1, needs=30)],
+        {"gpu": 40},
+        Plan(start=("a",)),
+    ),
+    "it does not fit: the idle one gives way": (
+        [gpu("x", expires_at=500.0), gpu("a", "stopped", waiting=1)],
+        {"gpu": 40},
+        Plan(stop=("x",)),
+    ),
+    "as many give way as are needed": (
+        [gpu("x", needs=30), gpu("y", needs=30), gpu("z", needs=30), gpu("a", "stopped", waiting=1)],
+        {"gpu": 10},
+        Plan(stop=("x", "y")),
+    ),
+    "memory of the host is no use on a GPU": (
+        [ready("x", needs=60), gpu("a", "stopped", waiting=1)],
+        {"gpu": 60, "host": 0},
+        Plan(start=("a",)),
+    ),
+    "it can sleep: it need not be stopped": (
+        [gpu("x", deepest=2), gpu("a", "stopped", waiting=1)],
+        {"gpu": 40, "host": 100},
+        Plan(sleep=(("x", 1),)),
+    ),
+    "no room for its weights in the host: it sleeps deeper": (
+        [gpu("x", deepest=2), gpu("a", "stopped", waiting=1)],
+        {"gpu": 40, "host": 10},
+        Plan(sleep=(("x", 2),)),
+    ),
+    "asleep, and there is room: wake": (
+        [gpu("x", "sleeping", level=1, deepest=2, waiting=1)],
+        {"gpu": 60},
+        Plan(wake=("x",)),
+    ),
+    "asleep, and there is none: another gives way": (
+        [gpu("x", "sleeping", level=1, deepest=2, waiting=1), gpu("y")],
+        {"gpu": 10},
+        Plan(stop=("y",)),
+    ),
+    "what a start will take is not free": (
+        [gpu("x", "starting"), gpu("a", "stopped", waiting=1, needs=30)],
+        {"gpu": 80},
+        Plan(),
+    ),
+    "two at once, if both fit": (
+        [gpu("a", "stopped", waiting=1, needs=30), gpu("b", "stopped", waiting=2, needs=30)],
+        {"gpu": 60},
+        Plan(start=("a", "b")),
+    ),
+    "who came later does not take what the first waits for": (
+        [
+            gpu("x", in_flight=1),
+            gpu("a", "stopped", waiting=1, needs=80),
+            gpu("b", "stopped", waiting=2, needs=30),
+        ],
+        {"gpu": 40},
+        Plan(hold=("x",)),
+    ),
+    "alone on its device it is started whatever is known": (
+        [gpu("a", "stopped", waiting=1, needs=500)],
+        {"gpu": 100},
+        Plan(start=("a",)),
+    ),
+    "it ran out of memory beside another: alone": (
+        [gpu("x", needs=10), gpu("a", "stopped", waiting=1, needs=10, alone=True)],
+        {"gpu": 90},
+        Plan(stop=("x",)),
+    ),
+    "nothing known: it is tried": (
+        [gpu("x", needs=0), gpu("a", "stopped", waiting=1, needs=0)],
+        {},
+        Plan(start=("a",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEMORY)
+def test_memory(case: str) -> None:
+    standings, free, plan = MEMORY[case]
+    assert decide(standings, max_loaded=0, now=100.0, free=free) == plan

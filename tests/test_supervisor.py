@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from portico.engines import Facts, ModelSpec
+from portico.engines import Claim, Facts, ModelSpec
 from portico.engines.lives import pause_after
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable
@@ -645,3 +645,128 @@ def test_ready_costs_next_to_nothing() -> None:
         return best
 
     assert asyncio.run(ask_often()) < 10e-6
+
+
+# ---- sleep, memory, drains
+
+
+def sleepy(**settings: Any) -> World:
+    world = World(naps=(10.0, 20.0), **settings)
+    world.engine.claims = {
+        "a": Claim(device="gpu", memory=60, deepest=2),
+        "b": Claim(device="gpu", memory=60),
+    }
+    return world
+
+
+@in_virtual_time
+async def test_an_idle_model_goes_down_its_ladder() -> None:
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    (replica,) = world.engine.replicas
+    seen = []
+    for seconds in (9, 2, 18, 2, 68, 2):
+        await asyncio.sleep(seconds)
+        seen.append((world.state(), world.engine.asleep.get(replica)))
+    assert seen == [
+        ("ready", None),
+        ("sleeping", 1),
+        ("sleeping", 1),
+        ("sleeping", 2),
+        ("sleeping", 2),
+        ("stopped", 2),
+    ]
+
+
+@in_virtual_time
+async def test_a_sleeping_model_is_woken_by_a_caller_and_stays_the_same() -> None:
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec(keep_alive=100))
+    await settled()
+    assert world.state() == "waking" and not asking.done()
+    world.engine.starts_may_end.set()
+    lease = await asking
+    assert len(world.engine.replicas) == 1 and lease.replica is world.engine.replicas[0]
+    assert world.state() == "ready" and lease.load_ns > 0
+
+
+@in_virtual_time
+async def test_one_that_does_not_wake_is_started_anew() -> None:
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.fails_to_wake = True
+    lease = await world.ask(spec(keep_alive=100))
+    assert lease.replica is world.engine.replicas[1] and world.engine.replicas[0].stopped
+
+
+@in_virtual_time
+async def test_a_model_that_dies_in_its_sleep_comes_back_when_asked_for() -> None:
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.replicas[0].crash()
+    await settled()
+    lease = await world.ask(spec(keep_alive=100))
+    assert lease.replica.died() is None and len(world.engine.running) == 1
+
+
+@in_virtual_time
+async def test_memory_that_is_missing_is_made_by_putting_another_to_sleep() -> None:
+    world = sleepy(free=lambda: {"gpu": 100 - world.engine.memory.get("gpu", 0)})
+    (await world.ask(spec("a"))).release()
+    await world.ask(spec("b"))
+    assert world.state("a") == "sleeping" and world.state("b") == "ready"
+    assert world.engine.most_memory["gpu"] == 60
+
+
+@in_virtual_time
+async def test_a_load_that_runs_out_of_memory_is_tried_once_more_alone() -> None:
+    world = World()
+    (await world.ask(spec("x"))).release()
+    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True))
+    lease = await world.ask(spec("a"))
+    assert lease.replica.died() is None
+    assert world.state("x") == "stopped", "it made room"
+
+
+@in_virtual_time
+async def test_out_of_memory_alone_is_told() -> None:
+    world = World()
+    (await world.ask(spec("x"))).release()
+    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True), times=2)
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("a"))
+
+
+@in_virtual_time
+async def test_running_requests_are_cut_when_others_have_waited_too_long() -> None:
+    world = World(max_loaded=1, drain_timeout=30.0)
+    lease = await world.ask(spec("x"))
+    lease.replica.serving += 1
+    asking = world.ask(spec("a"))
+    await asyncio.sleep(29)
+    assert not asking.done() and world.state("x") == "ready"
+    await asyncio.sleep(2)
+    assert (await asking).replica.spec.name == "a"
+    assert world.engine.stopped_while_serving == [lease.replica]
+    lease.release()
+
+
+@in_virtual_time
+async def test_a_model_that_was_just_loaded_is_used_before_it_gives_way() -> None:
+    """It stays for as long as its loading took, at most ten seconds."""
+    world = World(max_loaded=1)
+    world.engine.starts_may_end.clear()
+    first = world.ask(spec("x"))
+    await asyncio.sleep(4)
+    world.engine.starts_may_end.set()
+    (await first).release()
+    asking = world.ask(spec("a"))
+    await asyncio.sleep(3.9)
+    assert not asking.done() and world.state("x") == "ready"
+    await asyncio.sleep(0.2)
+    assert asking.done()

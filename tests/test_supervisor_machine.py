@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from portico.engines import ModelSpec
+from portico.engines import Claim, Device, ModelSpec
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed
 from portico.testing import FakeEngine
@@ -21,6 +21,12 @@ from virtual_time import VirtualLoop
 
 KEEP_ALIVES = st.sampled_from([None, 0.0, 1.0, 60.0, -1.0])
 MAX_QUEUE = 6
+DRAIN = 50.0
+CLAIMS = {
+    "a": Claim(device="gpu", memory=40),
+    "b": Claim(device="gpu", memory=60, deepest=2),
+    "c": Claim(device="gpu", memory=80, deepest=1),
+}
 
 
 class Caller:
@@ -49,10 +55,11 @@ class Caller:
 class SupervisorMachine(RuleBasedStateMachine):
     callers = Bundle("callers")
 
-    @initialize(max_loaded=st.integers(0, 2), looks=st.booleans())
-    def begin(self, max_loaded: int, looks: bool) -> None:
-        """`looks`: somebody asks for the states all the time, which is also how a death is noticed."""
-        self.looks = looks
+    @initialize(max_loaded=st.integers(0, 2), looks=st.booleans(), memory=st.sampled_from([None, 100]))
+    def begin(self, max_loaded: int, looks: bool, memory: int | None) -> None:
+        """`looks`: somebody asks for the states all the time, which is also how a death is noticed. `memory`: what
+        there is of it, for models of which each takes a part; with it, some of them can sleep."""
+        self.looks, self.memory, self.cuts = looks, memory, 0
         self.loop = VirtualLoop()
         self.max_loaded = max_loaded
         self.all: list[Caller] = []
@@ -61,13 +68,25 @@ class SupervisorMachine(RuleBasedStateMachine):
     async def _begin(self, max_loaded: int) -> None:
         self.engine, self.elsewhere = FakeEngine(), FakeEngine()
         self.elsewhere.occupies = False
+        if self.memory is not None:
+            self.engine.claims = CLAIMS
         self.supervisor = Supervisor(
             {"llamacpp": self.engine, "remote": self.elsewhere},
             max_loaded=max_loaded,
             max_queue=MAX_QUEUE,
             load_timeout=20,
+            drain_timeout=DRAIN,
+            naps=(10.0, 20.0),
+            free=self._free,
             clock=self.loop.time,
+            say=self._hear,
         )
+
+    def _hear(self, event: str, **facts: object) -> None:
+        self.cuts += event == "requests cut"
+
+    def _free(self) -> dict[Device, int]:
+        return {} if self.memory is None else {"gpu": self.memory - self.engine.memory.get("gpu", 0)}
 
     # ---- what can happen
 
@@ -115,9 +134,14 @@ class SupervisorMachine(RuleBasedStateMachine):
         if alive:
             alive[which % len(alive)].crash()
 
-    @rule()
-    def fail_the_next_start(self) -> None:
-        self.engine.fail("no luck")
+    @rule(out_of_memory=st.booleans())
+    def fail_the_next_start(self, out_of_memory: bool) -> None:
+        reason = "no luck"
+        self.engine.fail(EngineStartFailed(model="m", reason=reason, out_of_memory=out_of_memory))
+
+    @rule(fails=st.booleans())
+    def waking_fails(self, fails: bool) -> None:
+        self.engine.fails_to_wake = fails
 
     @rule(name=st.sampled_from("abcd"), leaves=st.booleans())
     def unload(self, name: str, leaves: bool) -> None:
@@ -130,13 +154,18 @@ class SupervisorMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_stopped_while_serving(self) -> None:
+        """But for those that held up others for longer than `drain_timeout`."""
         if hasattr(self, "engine"):
-            assert not self.engine.stopped_while_serving and not self.elsewhere.stopped_while_serving
+            assert not self.engine.slept_while_serving
+            stopped = self.engine.stopped_while_serving + self.elsewhere.stopped_while_serving
+            assert len(stopped) <= self.cuts
 
     @invariant()
     def memory_is_not_over_committed(self) -> None:
         if getattr(self, "max_loaded", 0):
             assert self.engine.most_running <= self.max_loaded
+        if getattr(self, "memory", None) is not None:
+            assert self.engine.most_memory.get("gpu", 0) <= self.memory
 
     @invariant()
     def counts_are_true(self) -> None:
@@ -169,6 +198,7 @@ class SupervisorMachine(RuleBasedStateMachine):
 
     def _everybody_goes_home(self) -> None:
         self.hold_engines(False, False)
+        self.engine.fails_to_wake = False
         for _ in range(200):  # who is served ends, so that who waits is served
             self.loop.pass_time(40)
             for caller in self.all:

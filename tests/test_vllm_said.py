@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from functools import cache
 from pathlib import Path
@@ -20,15 +19,6 @@ from portico.engines.vllm.said import CAUSES, STAGES, Failure, FailureCode, Hear
 from portico.process import Log
 
 LOGS = Path(__file__).parent / "vllm_logs"
-
-
-@pytest.fixture(scope="session")
-def vllm_python() -> Path:
-    """The interpreter of an environment with vLLM in it."""
-    given_path = os.environ.get("PORTICO_TEST_VLLM_PYTHON")
-    if not given_path:
-        pytest.skip("PORTICO_TEST_VLLM_PYTHON names no interpreter that has vLLM")
-    return Path(given_path)
 
 
 def log(name: str) -> list[str]:
@@ -419,6 +409,23 @@ def test_a_caught_exception_is_not_the_cause() -> None:
     assert why(lines, 1).reason == "another thing."
 
 
+def test_an_engine_that_dies_while_it_serves() -> None:
+    """A death later is told in the same way: the engine's own exception, not those of who waited for it."""
+    mark = "(EngineCore pid=7) ERROR 11-26 01:58:27 [core.py:1512] "
+    dead = (
+        "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)"
+    )
+    lines = [
+        'INFO:     127.0.0.1:52504 - "POST /v1/chat/completions HTTP/1.1" 200 OK',
+        f"{mark}EngineCore encountered a fatal error.",
+        *(mark + line for line in raised("torch.AcceleratorError: CUDA error: an illegal memory access")),
+        *raised(dead),
+    ]
+    failure = why(lines, 1)
+    assert failure.reason == "torch.AcceleratorError: CUDA error: an illegal memory access."
+    assert failure.tail[-1] == failure.reason.removesuffix(".")
+
+
 def test_a_line_without_a_traceback_may_be_the_cause() -> None:
     assert (
         why(["/opt/venv/bin/python3: No module named vllm"], 1).reason == "there is no vLLM in this Python."
@@ -695,8 +702,9 @@ def messages(path: Path) -> tuple[str, ...]:
 
 
 def written(python: Path, path: str, words: str) -> str:
-    """The text in an installed file that holds these words."""
-    for packages in sorted(python.parent.parent.glob("[Ll]ib/**/site-packages")):
+    """The text in an installed file that holds these words; for compiled code, the words with something after."""
+    environment = python.parent.parent
+    for packages in (*environment.glob("lib/python*/site-packages"), environment / "Lib" / "site-packages"):
         file = packages / path
         if file.suffix == ".so" and file.exists():
             return f"{words}7 bytes" if words.encode() in file.read_bytes() else ""

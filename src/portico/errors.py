@@ -180,11 +180,20 @@ class EngineError(PorticoError):
 class EngineStartFailed(EngineError):
     code = "engine_start_failed"
 
-    def __init__(self, *, model: str, reason: str, exit_code: int | None = None, log_tail: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        reason: str,
+        exit_code: int | None = None,
+        log_tail: str = "",
+        out_of_memory: bool = False,
+    ) -> None:
         ended = f" (exit code {exit_code})" if exit_code is not None else ""
         tail = f" Its last lines: {log_tail}" if log_tail else ""
         super().__init__(f"The engine for {model!r} did not start{ended}: {reason}{tail}")
         self.model, self.reason, self.exit_code, self.log_tail = model, reason, exit_code, log_tail
+        self.out_of_memory = out_of_memory
 
 
 class EngineDied(EngineError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from portico.engines import Abilities, ModelSpec, Progressed, unheard
+from portico.engines import Abilities, Claim, Device, ModelSpec, Progressed, unheard
 from portico.engines.turns import Turns
-from portico.errors import EngineStartFailed
+from portico.errors import EngineStartFailed, UpstreamClosed
 from portico.messages import ChatRequest
 from portico.web import Upstream
 
@@ -72,7 +72,8 @@ class FakeEngine:
         lease = await asking
         assert not engine.stopped_while_serving             # seen by the engine, not inferred from timing
 
-    `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
+    `claims` says by name what models take and whether they sleep; `memory` is what they take together now, by device,
+    and `most_memory` the most of it there was. `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
     those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
     `progressed()` says that the latest start goes on.
     """
@@ -91,6 +92,12 @@ class FakeEngine:
         self.stops_may_end.set()
         self.progressed: Progressed = unheard
         self._failures: list[Exception] = []
+        self.claims: dict[str, Claim] = {}
+        self.most_memory: dict[Device, int] = {}
+        self.asleep: dict[FakeReplica, int] = {}
+        self.slept_while_serving: list[FakeReplica] = []
+        self.fails_to_wake = False
+        self._begun: list[ModelSpec] = []
 
     @property
     def running(self) -> list[FakeReplica]:
@@ -102,9 +109,38 @@ class FakeEngine:
             error = EngineStartFailed(model="fake", reason=error)
         self._failures += [error] * times
 
+    @property
+    def memory(self) -> dict[Device, int]:
+        """Bytes that its models take now, those that are being started included."""
+        awake = [one.spec for one in self.running if one.last_words is None and one not in self.asleep]
+        taken: dict[Device, int] = {}
+        for spec in [*awake, *self._begun]:
+            claim = self.claim(spec)
+            taken[claim.device] = taken.get(claim.device, 0) + claim.memory
+        return taken
+
+    def claim(self, spec: ModelSpec) -> Claim:
+        return self.claims.get(spec.name, Claim())
+
+    async def sleep(self, replica: FakeReplica, level: int) -> None:
+        if replica.serving:
+            self.slept_while_serving.append(replica)
+        await self.stops_may_end.wait()
+        if replica.last_words is not None:
+            raise UpstreamClosed(url=self.url)
+        self.asleep[replica] = level
+
+    async def wake(self, replica: FakeReplica) -> None:
+        await self.starts_may_end.wait()
+        if self.fails_to_wake or replica.last_words is not None:
+            raise UpstreamClosed(url=self.url)
+        del self.asleep[replica]
+        self._count()
+
     async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> FakeReplica:
         self.progressed = progressed
         self.starting += 1
+        self._begun.append(spec)
         self._count()
         try:
             self.start_began.set()
@@ -116,6 +152,7 @@ class FakeEngine:
             return replica
         finally:
             self.starting -= 1
+            self._begun.remove(spec)
 
     async def stop(self, replica: FakeReplica) -> None:
         if replica.serving and replica.last_words is None:
@@ -127,4 +164,7 @@ class FakeEngine:
 
     def _count(self) -> None:
         alive = [replica for replica in self.running if replica.last_words is None]
+        alive = [replica for replica in alive if replica not in self.asleep]
         self.most_running = max(self.most_running, self.starting + len(alive))
+        for device, taken in self.memory.items():
+            self.most_memory[device] = max(self.most_memory.get(device, 0), taken)

@@ -41,7 +41,10 @@ def unheard(progress: Progress | None = None) -> None:
     """For a start whose progress nobody follows."""
 
 
-State = Literal["stopped", "starting", "ready", "stopping", "failed"]
+State = Literal["stopped", "starting", "ready", "dozing", "sleeping", "waking", "stopping", "failed"]
+"""dozing: on its way to sleep."""
+Device = Literal["host", "gpu"]
+"""Whose memory a model takes. Several GPUs are one: which of them it takes is its engine's."""
 
 
 class Facts(Value, frozen=True, kw_only=True):
@@ -171,11 +174,25 @@ class Replica(Protocol):
         ...
 
 
+class Claim(Value, frozen=True, kw_only=True):
+    """What a model takes of this machine while it is loaded."""
+
+    device: Device = "host"
+    memory: int = 0
+    """Bytes of that device; 0: unknown."""
+    deepest: int = 0
+    """How deep it can sleep: 1 keeps its weights in the host's memory, 2 drops them; 0: it cannot."""
+
+
 class Engine(Protocol):
     """Starts and stops replicas of one kind. Only the supervisor calls it."""
 
     occupies: bool
     """Its replicas take this machine's memory, so that `max_loaded` counts them."""
+
+    def claim(self, spec: ModelSpec) -> Claim:
+        """What this model will take, from its files and from what was measured before."""
+        ...
 
     async def start(self, spec: ModelSpec, progressed: Progressed = ...) -> Replica:
         """A replica that answers. `progressed` is called, while it is awaited and not later, whenever the start
@@ -185,3 +202,24 @@ class Engine(Protocol):
     async def stop(self, replica: Any) -> None:
         """Ends a replica that `start` gave and everything it started; returns when it is gone."""
         ...
+
+    async def sleep(self, replica: Any, level: int) -> None:
+        """An idle replica gives its memory back and stays. Raises EngineError; it is then of no use any more."""
+        ...
+
+    async def wake(self, replica: Any) -> None:
+        """A sleeping replica answers again. Raises EngineError; it is then of no use any more."""
+        ...
+
+
+class Sleepless:
+    """The part of an engine whose models do not sleep, and of which nobody knows what they take."""
+
+    def claim(self, spec: ModelSpec) -> Claim:
+        return Claim()
+
+    async def sleep(self, replica: Any, level: int) -> None:
+        raise NotImplementedError
+
+    async def wake(self, replica: Any) -> None:
+        raise NotImplementedError

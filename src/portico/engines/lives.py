@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
-from portico.engines import Engine, ModelSpec, Progress, Replica, State
+from portico.engines import Claim, Engine, ModelSpec, Progress, Replica, State
 from portico.engines.schedule import Standing, is_lost
 from portico.errors import EngineStartFailed, PorticoError
 from portico.messages import Value
 
 STABLE_SECONDS = 60.0
 """A replica that lived so long has not failed: its death starts the count of failures anew."""
+MOST_STAY = 10.0
+"""A model that was just loaded stays for as long as its loading took, and at most so many seconds."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
@@ -109,6 +111,8 @@ class Model:
         self.unloaded: list[asyncio.Future[None]] = []
         self.keep_alive = spec.keep_alive
         self.expires_at = math.inf
+        self.began = 0.0
+        """When its latest start began."""
         self.failures = 0
         self.retry_at = 0.0
         self.revive_at = math.inf
@@ -119,6 +123,16 @@ class Model:
         self.load: asyncio.Task[None] | None = None
         self.progress: Progress | None = None
         """Of the start that is under way."""
+        self.claim: Claim = engine.claim(spec)
+        self.alone = False
+        """Its last start ran out of memory beside others."""
+        self.stays_until = 0.0
+        self.cut_at = math.inf
+        self.level = 0
+        """How deep it sleeps."""
+        self.nap_at = math.inf
+        self.naps: Sequence[float] = ()
+        """Seconds of idleness until it sleeps, and then until it sleeps deeper."""
 
     def standing(self) -> Standing:
         """As values, for the decision."""
@@ -133,7 +147,20 @@ class Model:
             revive_at=self.revive_at,
             failures=self.failures,
             occupies=self.engine.occupies,
+            device=self.claim.device,
+            needs=self.claim.memory,
+            alone=self.alone,
+            stays_until=self.stays_until,
+            cut_at=self.cut_at,
+            level=self.level,
+            deepest=self.claim.deepest,
+            nap_at=self.nap_at,
         )
+
+    def would_start(self) -> bool:
+        """It is started, or woken, as soon as there is room and time."""
+        down = self.state in ("stopped", "failed", "sleeping")
+        return down and (bool(self.waiting) or self.revive_at < math.inf)
 
     def leaving(self) -> int | None:
         """Order of the first wish to end this run: to unload it, or to run it with other settings."""
@@ -169,7 +196,8 @@ class Model:
     def begins(self, run: Run, now: float) -> None:
         """It is ready."""
         self.run, self.spec, self.state, self.has_run = run, run.spec, "ready", True
-        self.error, self.last_words = None, None
+        self.error, self.last_words, self.alone, self.level = None, None, False, 0
+        self.stays_until = now + min(now - self.began, MOST_STAY)
         if not self._is_revived(now):  # else it stays as long as callers wanted the life that was cut short
             self.keep_alive = run.spec.keep_alive
             self.idle_since(now)
@@ -177,6 +205,16 @@ class Model:
 
     def idle_since(self, now: float) -> None:
         self.expires_at = now + self.keep_alive if self.keep_alive >= 0 else math.inf
+        self.nap_at = now + self.naps[0] if self.naps else math.inf
+
+    def sleeps(self, level: int, now: float) -> None:
+        """It has fallen asleep."""
+        self.state, self.level = "sleeping", level
+        self.nap_at = now + self.naps[level] if level < len(self.naps) else math.inf
+
+    def wakes(self, now: float) -> None:
+        self.state, self.level = "ready", 0
+        self.idle_since(now)
 
     def died(self, now: float, last_words: str) -> None:
         """Its engine has ended. It is brought back if it would still be loaded: until the time it had left."""
@@ -209,7 +247,7 @@ class Model:
 
     def let_go(self) -> None:
         """It was unloaded, or is not to come back: what it did before does not count any more."""
-        self.state, self.failures, self.revive_at = "stopped", 0, math.inf
+        self.state, self.failures, self.revive_at, self.level = "stopped", 0, math.inf, 0
 
     def gone(self) -> None:
         """It has ended, however: who wanted that need not wait any longer."""

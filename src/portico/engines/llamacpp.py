@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, Facts, ModelSpec, Progressed, hardware, sockets, unheard
+from portico.engines import Abilities, Facts, ModelSpec, Progressed, Sleepless, hardware, sockets, unheard
 from portico.engines.thinking import thinks_unasked
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
@@ -136,7 +136,7 @@ class LlamaReplica(TokenRoutes):
         self.child.when_ended(tell)
 
 
-class LlamaCpp:
+class LlamaCpp(Sleepless):
     """Starts and stops embedded engines. `logs` is the folder for their logs; without one they stay in memory.
     `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards; `max_waiting`
     requests may wait for a turn at one of them, further ones get Busy."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, ModelSpec, Progressed, unheard
+from portico.engines import Abilities, ModelSpec, Progressed, Sleepless, unheard
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import Unsupported, UpstreamFailed
@@ -85,7 +85,7 @@ class RemoteReplica(TokenRoutes):
         return counted
 
 
-class Remote:
+class Remote(Sleepless):
     """Opens and closes connections to other servers. The seconds and `max_waiting` are those of LlamaCpp."""
 
     occupies = False

@@ -1,4 +1,4 @@
-"""Which model is loaded, served, held back or stopped next: decided here, carried out by the supervisor.
+"""Which model is loaded, served, put to sleep, held back or stopped next: decided here, carried out by the supervisor.
 
 Pure: values in, a plan out. Orders are numbers given out one after the other to everything that waits, so that
 the smaller came first.
@@ -7,17 +7,20 @@ the smaller came first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from portico.engines import State
+from portico.engines import Device, State
 from portico.messages import Value
 
 LOST_AFTER = 4
 """Failures in a row, about four seconds and three starts after the first: not a moment's trouble any more."""
 
+_TAKES_MEMORY = ("starting", "waking", "ready", "dozing", "stopping")
+_LEAVES = ("dozing", "stopping")
+
 
 class Standing(Value, frozen=True, kw_only=True):
-    """How one model stands. Times are the event loop's, in seconds."""
+    """How one model stands. Times are the event loop's, in seconds; memory is in bytes."""
 
     name: str
     state: State
@@ -35,8 +38,25 @@ class Standing(Value, frozen=True, kw_only=True):
     Infinity: not."""
     failures: int = 0
     """How often it failed in a row."""
+
     occupies: bool = True
     """It takes memory of this machine: `max_loaded` counts it."""
+    device: Device = "host"
+    needs: int = 0
+    """Memory of its device that a start, or waking it, takes; 0: unknown."""
+    alone: bool = False
+    """Its last start ran out of memory: it is started once more, when nothing else is loaded there."""
+    stays_until: float = 0.0
+    """Before this it does not give way to another model: what has just been loaded is used first."""
+    cut_at: float = math.inf
+    """It is to give way and does not become idle: when it is stopped all the same."""
+
+    level: int = 0
+    """How deep it sleeps; 0: not."""
+    deepest: int = 0
+    """How deep it can; 0: it cannot."""
+    nap_at: float = math.inf
+    """When it goes to sleep, or sleeps deeper, if nobody uses it."""
 
 
 class Plan(Value, frozen=True, kw_only=True):
@@ -44,56 +64,65 @@ class Plan(Value, frozen=True, kw_only=True):
 
     serve: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
+    wake: tuple[str, ...] = ()
+    sleep: tuple[tuple[str, int], ...] = ()
+    """Idle, with how deep each is to sleep."""
     stop: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    """Busy for too long though others wait: stopped, and those who are served are told."""
     hold: tuple[str, ...] = ()
-    """Busy, and to be stopped: whoever comes now waits, so that those who are served can end."""
+    """Busy, and to give way: whoever comes now waits, so that those who are served can end."""
     forget: tuple[str, ...] = ()
     """Failed, and would by now have been unloaded: loaded again only when somebody asks, as any idle model."""
     wake_at: float = math.inf
 
 
-def decide(standings: Sequence[Standing], *, max_loaded: int, now: float) -> Plan:
+def decide(
+    standings: Sequence[Standing],
+    *,
+    max_loaded: int,
+    now: float,
+    free: Mapping[Device, int] | None = None,
+) -> Plan:
     """Models that are waited for, the longest wait first:
 
     1. Ready, and not leaving (or the caller came before that wish): serve all who wait.
     2. On its way up or down: wait.
     3. Failed too often, too recently: wait until `retry_at`.
-    4. There is room: start it. `max_loaded` 0 is room without end.
-    5. A place is being vacated and nobody before has claimed it: wait for it.
-    6. No room: stop the idle model that would expire first; where all are busy hold the one that would.
-       Nobody who came earlier is held back for it: he has been served in (1).
+    4. There is room: start it, or wake it if it sleeps. `max_loaded` 0, and memory that nobody knows, are room
+       without end. A model that is to start alone has room when nothing else is loaded on its device.
+    5. A place is being vacated, or another start there takes memory nobody can count yet: wait for it.
+    6. No room: of the models that may give way, the idle one that would expire first goes to sleep or is stopped,
+       then the next, until there would be room; where all are busy the one that would expire first is held.
+       Nobody who came earlier is held back for it: he has been served in (1). One that is held for too long is cut.
+       Nobody who came later takes what is free meanwhile.
 
     Then, of the models nobody waits for:
 
     7. Failed, and would still be loaded if it had not: start it at `revive_at`, if there is room then. It
        never drives another one out. Once it would have been unloaded, forget it.
-    8. Stop those that are idle and expired or leaving; hold the busy ones that are leaving.
+    8. Stop those that are idle and expired or leaving; hold the busy ones that are leaving. The others that are
+       idle go down their ladder: to sleep, to sleep deeper.
     """
-    plan = _Draft(standings, max_loaded)
+    plan = _Draft(standings, max_loaded, now, free)
     waited_for = [standing for standing in standings if standing.waiting is not None]
     for standing in sorted(waited_for, key=lambda standing: standing.waiting or 0):
         if standing.state == "ready":
             if standing.name not in plan.going and not _leaves_first(standing):  # (1)
                 plan.serve[standing.name] = None
-        elif standing.state in ("starting", "stopping"):  # (2)
+        elif standing.state == "sleeping" and _leaves_first(standing):
+            plan.dismiss(standing)
+        elif standing.state in ("starting", "waking", "dozing", "stopping"):  # (2)
             continue
         elif standing.retry_at > now:  # (3)
-            plan.wake_at = min(plan.wake_at, standing.retry_at)
+            plan.wait_until(standing.retry_at)
         else:
             plan.place(standing)  # (4) to (6)
     for standing in standings:
         if standing.waiting is None and standing.state == "failed" and standing.revive_at < math.inf:  # (7)
-            plan.revive(standing, now)
-        if standing.state != "ready":  # (8)
-            continue
-        if standing.leaving is not None:
-            plan.dismiss(standing)
-        elif standing.in_flight or standing.name in plan.serve or standing.name in plan.going:
-            continue
-        elif standing.expires_at <= now:
-            plan.dismiss(standing)
-        else:
-            plan.wake_at = min(plan.wake_at, standing.expires_at)
+            plan.revive(standing)
+        if standing.state == "ready" or (standing.state == "sleeping" and standing.waiting is None):  # (8)
+            plan.grow_old(standing)
     return plan.finished()
 
 
@@ -117,54 +146,155 @@ def _leaves_first(standing: Standing) -> bool:
 class _Draft:
     """A plan while it is being made."""
 
-    def __init__(self, standings: Sequence[Standing], max_loaded: int) -> None:
-        loaded = [one for one in standings if one.occupies and one.state in ("starting", "ready", "stopping")]
-        self.room = max_loaded - len(loaded) if max_loaded else math.inf
-        self.vacated = sum(one.state == "stopping" for one in loaded)
+    def __init__(
+        self, standings: Sequence[Standing], max_loaded: int, now: float, free: Mapping[Device, int] | None
+    ) -> None:
+        self.now = now
+        loaded = [one for one in standings if one.occupies and one.state in _TAKES_MEMORY]
+        self.loaded = loaded
+        self.places = max_loaded - len(loaded) if max_loaded else math.inf
+        self.vacated = sum(one.state in _LEAVES for one in loaded)
+        # What a start has not taken yet, it will: it is not free for another one.
+        self.free: dict[Device, float] = dict(free or {})
+        for one in loaded:
+            if one.state in ("starting", "waking") and one.device in self.free:
+                self.free[one.device] -= one.needs
+        self.promised: set[Device] = set()
+        """Devices of which what is free belongs to somebody who waits for more of it."""
         self.ready = [one for one in loaded if one.state == "ready"]
         self.serve: dict[str, None] = {}
-        self.start: list[str] = []
+        self.start: list[Standing] = []
+        self.asleep: dict[str, int] = {}
+        self.gone: list[str] = []
         self.forgotten: list[str] = []
         self.going: dict[str, Standing] = {}
+        """Ready, and to give way or to be unloaded."""
         self.wake_at = math.inf
+
+    def wait_until(self, at: float) -> None:
+        self.wake_at = min(self.wake_at, at)
+
+    # ---- room
 
     def place(self, standing: Standing) -> None:
         if not standing.occupies:
-            self.start.append(standing.name)
-        elif self.room > 0:  # (4)
-            self.room -= 1
-            self.start.append(standing.name)
-        elif self.vacated > 0:  # (5)
-            self.vacated -= 1
-        else:  # (6)
-            rest = [one for one in self.ready if one.name not in self.going]
-            if rest:
-                self.dismiss(min(rest, key=self._cost))
+            self.start.append(standing)
+        elif self._has_room(standing):  # (4)
+            self._take(standing)
+        else:
+            if not self._wait_for_room(standing):  # (5)
+                self._make_room(standing)  # (6)
+            self.promised.add(standing.device)
 
-    def revive(self, standing: Standing, now: float) -> None:
-        if standing.expires_at <= now:
+    def _has_room(self, standing: Standing) -> bool:
+        if self.places <= 0 or standing.device in self.promised:
+            return False
+        others = [one for one in self.loaded if one.device == standing.device]
+        others += [one for one in self.start if one.device == standing.device and one.occupies]
+        if standing.alone:
+            return not others
+        # A model alone on its device is started whatever is known: its engine says best what is missing.
+        return not others or standing.needs <= self.free.get(standing.device, math.inf)
+
+    def _take(self, standing: Standing) -> None:
+        self.places -= 1
+        self.start.append(standing)
+        if standing.device in self.free:
+            self.free[standing.device] -= standing.needs
+
+    def _wait_for_room(self, standing: Standing) -> bool:
+        """Somebody leaves: what he leaves is not counted yet. So many wait for it as there are places."""
+        if self.places <= 0:
+            if self.vacated <= 0:
+                return False
+            self.vacated -= 1
+            return True
+        on_its_way = ("starting", "waking", *_LEAVES)
+        return any(one.device == standing.device and one.state in on_its_way for one in self.loaded)
+
+    def _make_room(self, standing: Standing) -> None:
+        missing = standing.needs - self.free.get(standing.device, math.inf)
+        places = 1 - self.places
+        while True:
+            rest = [one for one in self.ready if one.name not in self.going]
+            if places <= 0:  # memory is short, or it is to be alone
+                rest = [one for one in rest if one.device == standing.device]
+            if not rest or (places <= 0 and missing <= 0 and not standing.alone):
+                return
+            victim = min(rest, key=self._cost)
+            if victim.stays_until > self.now and not self._is_busy(victim):
+                return self.wait_until(victim.stays_until)
+            if victim.device == standing.device:
+                missing -= victim.needs
+            places -= 1
+            self.dismiss(victim, sleeps=True, cuts=True)
+            if self._is_busy(victim):
+                return  # the next one is chosen when this one is gone
+
+    def revive(self, standing: Standing) -> None:
+        if standing.expires_at <= self.now:
             self.forgotten.append(standing.name)
             return
-        self.wake_at = min(self.wake_at, standing.expires_at)
-        if standing.revive_at > now:
-            self.wake_at = min(self.wake_at, standing.revive_at)
-        elif not standing.occupies or self.room > 0:
-            self.place(standing)
+        self.wait_until(standing.expires_at)
+        if standing.revive_at > self.now:
+            self.wait_until(standing.revive_at)
+        elif not standing.occupies:
+            self.start.append(standing)
+        elif self._has_room(standing):
+            self._take(standing)
 
-    def dismiss(self, standing: Standing) -> None:
-        self.going.setdefault(standing.name, standing)
+    # ---- the other way
 
-    def _cost(self, standing: Standing) -> tuple[bool, float, str]:
-        busy = standing.in_flight > 0 or standing.name in self.serve
-        return busy, standing.expires_at, standing.name
+    def grow_old(self, standing: Standing) -> None:
+        if standing.leaving is not None:
+            self.dismiss(standing, cuts=standing.waiting is not None)
+        elif self._is_busy(standing) or standing.name in self.going:
+            return
+        elif standing.expires_at <= self.now:
+            self.dismiss(standing)
+        else:
+            self.wait_until(standing.expires_at)
+            if standing.level < standing.deepest:
+                if standing.nap_at <= self.now:
+                    self.asleep[standing.name] = standing.level + 1
+                else:
+                    self.wait_until(standing.nap_at)
+
+    def dismiss(self, standing: Standing, *, sleeps: bool = False, cuts: bool = False) -> None:
+        """`sleeps`: it only has to give its memory back. `cuts`: somebody waits for it to end."""
+        if standing.name in self.going:
+            return
+        self.going[standing.name] = standing
+        if self._is_busy(standing):
+            if cuts and standing.cut_at <= self.now:
+                self.gone.append(standing.name)
+            elif cuts:
+                self.wait_until(standing.cut_at)
+        elif sleeps and standing.deepest:
+            self.asleep[standing.name] = self._depth(standing)
+
+    def _depth(self, standing: Standing) -> int:
+        """The first level keeps the weights in the host's memory, where there is room for them."""
+        room = self.free.get("host", math.inf) >= standing.needs
+        return 1 if room else standing.deepest
+
+    def _is_busy(self, standing: Standing) -> bool:
+        return standing.in_flight > 0 or standing.name in self.serve
+
+    def _cost(self, standing: Standing) -> tuple[bool, bool, float, str]:
+        young = standing.stays_until > self.now
+        return self._is_busy(standing), young, standing.expires_at, standing.name
 
     def finished(self) -> Plan:
-        idle = [one.name for one in self.going.values() if not one.in_flight and one.name not in self.serve]
+        idle = [one.name for one in self.going.values() if not self._is_busy(one)]
         return Plan(
             serve=tuple(self.serve),
-            start=tuple(self.start),
+            start=tuple(one.name for one in self.start if one.state != "sleeping"),
+            wake=tuple(one.name for one in self.start if one.state == "sleeping"),
+            sleep=tuple(self.asleep.items()),
+            stop=tuple(name for name in idle if name not in self.asleep),
+            cut=tuple(self.gone),
+            hold=tuple(name for name in self.going if name not in idle and name not in self.gone),
             forget=tuple(self.forgotten),
-            stop=tuple(idle),
-            hold=tuple(name for name in self.going if name not in idle),
             wake_at=self.wake_at,
         )

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any
 
-from portico.engines import Engine, ModelSpec, Progress
+from portico.engines import Device, Engine, ModelSpec, Progress
 from portico.engines.lives import Lease, Model, ReplicaStatus, Run, Waiter, run_alike
 from portico.engines.schedule import Plan, decide
-from portico.errors import Busy, EngineStartFailed, ShuttingDown
+from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown
 
 __all__ = ["Lease", "ReplicaStatus", "Supervisor"]
 
@@ -26,12 +26,20 @@ __all__ = ["Lease", "ReplicaStatus", "Supervisor"]
 def _silence(event: str, **facts: object) -> None: ...
 
 
+def _unknown() -> Mapping[Device, int]:
+    """For engines of which nobody knows what they take."""
+    return {}
+
+
 class Supervisor:
     """Owns every replica. Belongs to one event loop; all methods are called there.
 
     `max_queue` callers may wait for models, further ones get Busy. `max_loaded` models take memory at once; 0: no
-    limit. `load_timeout`: seconds a start may take without being seen to go on. `clock` gives seconds since the
-    epoch. `say(event, **facts)` hears of loads, unloads and failures.
+    limit. `free` tells the bytes that are free now, by device; it is asked when somebody waits for a start.
+    `load_timeout`: seconds a start may take without being seen to go on. `drain_timeout`: seconds that running
+    requests get when another model needs their model's place. `naps`: seconds of idleness until a model that can
+    sleep does, and then until it sleeps deeper. `clock` gives seconds since the epoch. `say(event, **facts)` hears
+    of loads, unloads and failures.
 
     A load goes on when everybody who waited for it has left: what it costs has been paid for the most part, and
     who leaves often comes back. It then expires like any other idle model, and gives way to a model that is
@@ -44,13 +52,17 @@ class Supervisor:
         *,
         max_queue: int = 512,
         max_loaded: int = 0,
+        free: Callable[[], Mapping[Device, int]] = _unknown,
         load_timeout: float = 300.0,
+        drain_timeout: float = 300.0,
+        naps: Sequence[float] = (),
         clock: Callable[[], float] = time.time,
         say: Callable[..., None] = _silence,
     ) -> None:
         self.clock = clock
         self._engines, self._max_queue, self._max_loaded = dict(engines), max(max_queue, 1), max_loaded
         self._load_timeout, self._say = load_timeout, say
+        self._free, self._drain_timeout, self._naps = free, drain_timeout, tuple(naps)
         self._models: dict[str, Model] = {}
         self._orders = count(1)
         self._waiting = 0
@@ -168,6 +180,7 @@ class Supervisor:
         model = self._models.get(spec.name)
         if model is None:
             self._models[spec.name] = model = Model(self, spec, self._engines[spec.engine])
+            model.naps = self._naps[: model.claim.deepest]
         run = model.run
         if run is not None and run.spec is not spec and run_alike(spec, run.spec):
             model.spec = run.spec = run.replica.spec = spec  # the next caller with it is served at once
@@ -193,8 +206,8 @@ class Supervisor:
             model.idle_since(self._now())
             if self._waiting or model.unload_order is not None or model.keep_alive == 0:
                 self._advance()
-            elif model.expires_at < self._alarm_at:
-                self._set_alarm(model.expires_at)
+            elif min(model.expires_at, model.nap_at) < self._alarm_at:
+                self._set_alarm(min(model.expires_at, model.nap_at))
 
     # ---- deciding and doing
 
@@ -203,22 +216,40 @@ class Supervisor:
         if self._stopping:
             return
         standings = [model.standing() for model in self._models.values()]
-        plan = decide(standings, max_loaded=self._max_loaded, now=self._now())
+        # Asking the system and the GPUs costs a millisecond, and matters only to who would be started.
+        starts = any(model.would_start() for model in self._models.values())
+        now = self._now()
+        plan = decide(standings, max_loaded=self._max_loaded, now=now, free=self._free() if starts else None)
         for name in plan.serve:
             self._serve(self._models[name])
         for name in plan.start:
             model = self._models[name]
-            model.state = "starting"
+            model.state, model.began = "starting", now
             spec = model.waiting[0].spec if model.waiting else model.spec
+            model.claim = self._engines[spec.engine].claim(spec)
             model.load = self._spawn(self._load(model, spec), f"load {name}")
         for name in plan.forget:
             self._models[name].let_go()
-        for name in plan.stop:
+        for name in plan.wake:
+            model = self._models[name]
+            model.state = "waking"
+            self._spawn(self._wake(model), f"wake {name}")
+        for name, level in plan.sleep:
+            model = self._models[name]
+            model.state = "dozing"
+            self._spawn(self._doze(model, level), f"put {name} to sleep")
+        for name in plan.cut:
+            self._say("requests cut", model=name, seconds=self._drain_timeout)
+        for name in (*plan.stop, *plan.cut):
             model = self._models[name]
             model.state = "stopping"
             self._spawn(self._end(model), f"stop {name}")
+        for name, model in self._models.items():
+            held = name in plan.hold
+            model.cut_at = min(model.cut_at, now + self._drain_timeout) if held else math.inf
         self._open(plan)
-        self._set_alarm(plan.wake_at)
+        cuts = (model.cut_at for model in self._models.values() if model.cut_at > now)
+        self._set_alarm(min(plan.wake_at, *cuts, math.inf))
 
     def _open(self, plan: Plan) -> None:
         for name, model in self._models.items():
@@ -271,6 +302,13 @@ class Supervisor:
         self._advance()
 
     def _load_failed(self, model: Model, error: Exception) -> None:
+        beside = any(other.run is not None for other in self._models.values() if other is not model)
+        if isinstance(error, EngineStartFailed) and error.out_of_memory and beside and not model.alone:
+            # Once more, when it is alone: what was free was not enough, and others can make room.
+            self._say("model starts again alone", model=model.spec.name, error=str(error))
+            model.state, model.alone = "stopped", True
+            return
+        model.alone = False
         model.not_started(self._now(), error)
         self._say("model not loaded", model=model.spec.name, error=str(error))
         model.gone()
@@ -288,6 +326,35 @@ class Supervisor:
             model.gone()
             self._advance()
 
+    async def _doze(self, model: Model, level: int) -> None:
+        run = model.run
+        assert run is not None
+        try:
+            await model.engine.sleep(run.replica, level)
+        except EngineError as error:
+            self._say("model does not sleep", model=model.spec.name, error=str(error))
+            return await self._end(model)
+        if run.replica.died() is None:
+            model.sleeps(level, self._now())
+            self._say("model sleeps", model=model.spec.name, level=level)
+        else:
+            model.state = "ready"  # so that its death is noticed as any other
+            self._notice_death(model)
+        self._advance()
+
+    async def _wake(self, model: Model) -> None:
+        run, began = model.run, self._now()
+        assert run is not None
+        try:
+            await model.engine.wake(run.replica)
+        except EngineError as error:
+            self._say("model does not wake", model=model.spec.name, error=str(error))
+            return await self._end(model)
+        model.wakes(self._now())
+        self._notice_death(model)
+        self._say("model wakes", model=model.spec.name, seconds=round(self._now() - began, 3))
+        self._advance()
+
     def _notice_deaths(self) -> None:
         for model in self._models.values():
             self._notice_death(model)
@@ -295,7 +362,9 @@ class Supervisor:
     def _notice_death(self, model: Model) -> None:
         """A replica that died is counted and cleared away; it is started again when `retry_at` comes."""
         run = model.run
-        if run is None or model.state != "ready" or self._stopping:  # `stop` ends what is left of it
+        if (
+            run is None or model.state not in ("ready", "sleeping") or self._stopping
+        ):  # `stop` ends what is left of it
             return
         last_words = run.replica.died()
         if last_words is None:

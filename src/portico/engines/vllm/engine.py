@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from portico.engines import Abilities, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.engines import Abilities, ModelSpec, Progress, Progressed, Sleepless, sockets, unheard
 from portico.engines.remote import RemoteReplica
 from portico.engines.vllm.command import Command, Place, command
 from portico.engines.vllm.health import Limits
@@ -87,7 +87,7 @@ class VllmReplica(RemoteReplica):
             pass  # what it means is concluded from the progress that is missing
 
 
-class Vllm:
+class Vllm(Sleepless):
     """Starts and stops vLLM. `home` is the data folder: what is installed, records, compile caches and logs.
 
     One start at a time: each looks at how much memory is free, and a second one would count on the same.
@@ -248,7 +248,11 @@ def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> Engi
     failure = why(log.lines(), code, model=spec.name, port=port)
     reason = f"{failure.reason} {failure.do}".strip()
     return EngineStartFailed(
-        model=spec.name, reason=reason, exit_code=code, log_tail=" | ".join(failure.tail[-3:])
+        model=spec.name,
+        reason=reason,
+        exit_code=code,
+        log_tail=" | ".join(failure.tail[-3:]),
+        out_of_memory=failure.code in ("out_of_memory", "kv_cache_too_small"),
     )
 
 

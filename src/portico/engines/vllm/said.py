@@ -581,7 +581,8 @@ CAUSES = _causes(
 
 _CONSEQUENCE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineCore encountered an issue|"
-    r"Frontend process failed|EngineDeadError|EngineCore failed to start|WorkerProc failed to start|^SystemExit|"
+    r"Frontend process failed|EngineDeadError|EngineCore failed to start|WorkerProc failed|output_handler failed|"
+    r"EngineCore encountered a fatal error|^SystemExit|"
     r"^KeyboardInterrupt|^Process \S+:$"
 )
 _HARMLESS = re.compile(r"Error saving model info cache|Error during atomic write")
