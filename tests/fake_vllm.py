@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qs
 
 CONTEXT = 4096
 Json = dict[str, Any]
@@ -203,7 +204,9 @@ class Server:
             if path == "/sleep":
                 self.asleep = True
                 say(f"asleep {query}")
-                return out.whole(200, {"status": "sleeping", "level": int((query or "level=1")[-1])})
+                return out.whole(
+                    200, {"status": "sleeping", "level": int(parse_qs(query).get("level", ["1"])[0])}
+                )
             if path == "/wake_up":
                 self.asleep = query == "tags=weights"
                 say(f"awake {query}")

@@ -21,7 +21,7 @@ from portico.engines.vllm.engine import Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
-from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamUnreachable
+from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.leftovers import MARK, with_mark
 from test_process import alive, gone_within
 
@@ -243,7 +243,65 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         await asyncio.sleep(2.5)
         assert replica.died() is None and not told
         assert replica.watch.counted.moved > 0
-        assert (replica.resident or 0) > 1 << 20
+        assert (replica.takes() or 0) > 1 << 20
+
+
+# ---- sleep
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        (1, ["asleep level=1&mode=wait", "awake"]),
+        (
+            2,
+            [
+                "asleep level=2&mode=wait",
+                "awake tags=weights",
+                "did /collective_rpc",
+                "awake tags=kv_cache",
+                "did /reset_prefix_cache",
+            ],
+        ),
+    ],
+)
+async def test_sleep_and_wake(tmp_path: Path, level: int, told: list[str]) -> None:
+    """Level 2 has dropped its weights: they are read again between waking the one and the other memory."""
+    async with started(tmp_path, "--sleepable", sleep=True, limits=Limits(idle=0.3, silent=0.6)) as (
+        engine,
+        replica,
+    ):
+        await engine.sleep(replica, level)
+        await asyncio.sleep(2)
+        assert replica.died() is None, "it is not probed while it sleeps"
+        await engine.wake(replica)
+        assert (await ask(replica, "good morning"))["choices"][0]["message"]["content"] == "good morning"
+        said = [line.partition("[fake.py:1] ")[2] for line in replica.child.log.lines()]
+        assert [line for line in said if line.startswith(("asleep", "awake", "did"))] == told
+
+
+async def test_deeper_sleep_goes_over_waking(tmp_path: Path) -> None:
+    async with started(tmp_path, "--sleepable", sleep=True) as (engine, replica):
+        await engine.sleep(replica, 1)
+        await engine.sleep(replica, 2)
+        assert replica.level == 2 and replica.takes() is None
+        await engine.wake(replica)
+        assert (await ask(replica))["choices"]
+
+
+async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
+    async with started(tmp_path) as (engine, replica):
+        with pytest.raises(UpstreamFailed, match="404"):
+            await engine.sleep(replica, 1)
+
+
+async def test_what_it_took_is_remembered(tmp_path: Path) -> None:
+    engine = Vllm(tmp_path, install=FAKE)
+    before = engine.claim(spec()).memory
+    async with started(tmp_path):
+        pass
+    after = Vllm(tmp_path, install=FAKE).claim(spec()).memory
+    assert before == 0 and 10 << 20 < after < 1 << 30, (before, after)
 
 
 def test_marks_are_in_the_environment() -> None:

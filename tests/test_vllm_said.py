@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portico.engines.vllm import said
-from portico.engines.vllm.said import CAUSES, STAGES, Failure, FailureCode, Heard, Stages, heard, stage, why
+from portico.engines.vllm.causes import CAUSES, Failure, FailureCode
+from portico.engines.vllm.said import STAGES, Heard, Stages, heard, stage
+from portico.engines.vllm.why import scan, why
 from portico.process import Log
 
 LOGS = Path(__file__).parent / "vllm_logs"
@@ -615,7 +617,7 @@ def test_what_else_may_be_raised(code: str, text: str) -> None:
 def test_every_known_cause_is_met_here() -> None:
     texts = [text for _, text in EXAMPLES]
     for name in FAILURES:
-        complaints, _ = said._scan(log(name))
+        complaints, _ = scan(log(name))
         texts += [complaint.text for complaint in complaints]
     met = {next((cause for cause in CAUSES if cause.sign.search(text)), None) for text in texts}
     assert [cause.sign.pattern for cause in CAUSES if cause not in met] == []

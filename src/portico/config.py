@@ -56,6 +56,7 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     tool_call_parser: str | None = None  # default: by the model's family; "" for none
     reasoning_parser: str | None = None  # default: by the model's family; "" for none
     vllm_port: int | None = None  # a port of loopback for vLLM; default: a socket nobody else can enter
+    sleep: bool = False  # gives its memory back when idle and stays; on GPUs
     vllm_args: tuple[str, ...] = ()  # further arguments of vLLM, verbatim
 
 
@@ -82,6 +83,9 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_loaded_models: int = 0  # embedded models loaded at once; 0: no limit
     max_queue: int = 512  # requests that may wait for a model before others are turned away
     load_timeout: float = 300.0  # seconds without progress before a load counts as failed
+    drain_timeout: float = 300.0  # seconds running requests get when another model needs their model's place
+    sleep_after: float = 60.0  # seconds of idleness until a model that can sleep does: weights in main memory
+    deep_sleep_after: float = 120.0  # further seconds until it sleeps deeper: weights dropped
 
     # ---- where things are kept
     home: Path | None = None  # data folder; default PORTICO_HOME, else XDG_DATA_HOME/portico

@@ -27,7 +27,7 @@ _EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
 _VLLM_ONLY = (
     *("dtype", "quantization", "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs"),
     *("max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size", "lora_modules"),
-    *("tool_call_parser", "reasoning_parser", "vllm_port", "vllm_args"),
+    *("tool_call_parser", "reasoning_parser", "vllm_port", "sleep", "vllm_args"),
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _REMOTE = ("http://", "https://", "unix://")
@@ -169,6 +169,7 @@ def _on_vllm(entry: ModelEntry, config: Config, model: ModelFile | None) -> Mode
             tool_call_parser=entry.tool_call_parser,
             reasoning_parser=entry.reasoning_parser,
             port=entry.vllm_port,
+            sleep=entry.sleep,
             args=entry.vllm_args,
         ),
         facts=facts,
@@ -182,7 +183,8 @@ def _refuse(entry: ModelEntry, fields: Sequence[str], why: str) -> None:
 
 
 def _set(entry: ModelEntry, fields: Sequence[str]) -> Iterator[str]:
-    return (field for field in fields if getattr(entry, field) not in (None, (), {}))
+    default = ModelEntry(name=entry.name)
+    return (field for field in fields if getattr(entry, field) != getattr(default, field))
 
 
 def specify(

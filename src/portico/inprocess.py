@@ -18,7 +18,7 @@ from portico.config import Config
 from portico.configured import BUNDLED as BUNDLED
 from portico.configured import configured, elsewhere, kept_as, specify
 from portico.dialects import ollama
-from portico.engines import ModelSpec
+from portico.engines import ModelSpec, memory
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
@@ -82,6 +82,9 @@ class Portico:
             max_queue=config.max_queue,
             max_loaded=config.max_loaded_models,
             load_timeout=config.load_timeout,
+            drain_timeout=config.drain_timeout,
+            naps=(config.sleep_after, config.deep_sleep_after),
+            free=memory.free,
             say=self._say,
         )
         self.meters = Meters()

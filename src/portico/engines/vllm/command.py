@@ -102,6 +102,8 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
         "VLLM_CACHE_ROOT": str(place.cache),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_COLOR": "0",
+        "VLLM_DISABLE_LOG_LOGO": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": "86400",  # how long a start may take is ours to say: by its progress
         "PYTHONUNBUFFERED": "1",
     }
     if place.offline:

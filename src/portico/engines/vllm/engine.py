@@ -6,23 +6,30 @@ import asyncio
 import re
 import secrets
 import socket as sockets_of_python
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from portico.engines import Abilities, ModelSpec, Progress, Progressed, Sleepless, sockets, unheard
+from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.engines.gpus import Gpu, gpus
+from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
-from portico.engines.vllm.command import Command, Place, command
+from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
-from portico.engines.vllm.said import Stages, why
+from portico.engines.vllm.said import Stages
 from portico.engines.vllm.watch import ProcessTree, Watch
+from portico.engines.vllm.why import why
 from portico.errors import EngineError, EngineStartFailed, UpstreamFailed
 from portico.leftovers import MARK, Running, new_mark
 from portico.process import Child, Log, launch
 from portico.web import Upstream
 
+PROCESS_BYTES = 3 << 29
+"""What its processes take beside weights and KV cache: torch, its libraries, what a step computes with."""
+USUAL_SHARE = 0.9
+"""Of a GPU's memory vLLM takes this unless it is told."""
 LOOK_SECONDS = 0.2
 """Seconds between two looks at what a start says, and whether it answers."""
 END_SECONDS = 10.0
@@ -52,6 +59,8 @@ class VllmReplica(RemoteReplica):
         self.child, self.mark, self.place = child, mark, place
         self.pid = child.pid
         self.watch: Watch | None = None
+        self.level = 0
+        """How deep it sleeps."""
         self._dead: str | None = None
 
     def died(self) -> str | None:
@@ -63,10 +72,19 @@ class VllmReplica(RemoteReplica):
     def when_ended(self, tell: Callable[[], None]) -> None:
         self.child.when_ended(tell)
 
-    @property
-    def resident(self) -> int | None:
-        """Bytes of memory that its processes hold."""
-        return (self.watch.resident or None) if self.watch is not None else None
+    def takes(self) -> int | None:
+        """Bytes that its processes hold, of GPUs where they hold any there, else of the host; None: unknown, or it
+        sleeps, or is dead."""
+        if self.watch is None or self.level or self.died() is not None:
+            return None
+        on_gpus = sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members)
+        return on_gpus or self.watch.resident or None
+
+    async def tell(self, path: str, body: object = None) -> None:
+        """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering."""
+        answer = await self.upstream.fetch("POST", path, msgspec.json.encode(body or {}))
+        if answer.status != 200:
+            raise UpstreamFailed(f"vLLM answered POST {path} with {answer.status}.", status=502)
 
     def ends(self, reason: str) -> None:
         """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
@@ -87,13 +105,23 @@ class VllmReplica(RemoteReplica):
             pass  # what it means is concluded from the progress that is missing
 
 
-class Vllm(Sleepless):
+class Vllm:
     """Starts and stops vLLM. `home` is the data folder: what is installed, records, compile caches and logs.
 
     One start at a time: each looks at how much memory is free, and a second one would count on the same.
     """
 
     occupies = True
+
+    def claim(self, spec: ModelSpec) -> Claim:
+        install = self._install or next(iter(self.installs.all()), None)
+        device: Device = "host" if install is None or install.device == "cpu" else "gpu"
+        measured = self._measured.get(spec)
+        return Claim(
+            device=device,
+            memory=measured if measured is not None else estimate(spec, device, gpus()),
+            deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
+        )
 
     def __init__(
         self,
@@ -107,6 +135,7 @@ class Vllm(Sleepless):
         self._home, self._first_byte, self._between = home, first_byte, between
         self._limits, self._install = limits, install
         self.installs = Installs(home)
+        self._measured = Measured(home / "engines" / "memory.json")
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
 
@@ -141,11 +170,40 @@ class Vllm(Sleepless):
         return replica
 
     async def stop(self, replica: VllmReplica) -> None:
+        self._note_memory(replica)
         if replica.watch is not None:
             replica.watch.stop()
         replica.upstream.close()
         await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
         self._forget(replica.mark, replica.place)
+
+    async def sleep(self, replica: VllmReplica, level: int) -> None:
+        """Level 1 moves the weights to the host's memory, level 2 drops them; both drop the KV cache."""
+        self._note_memory(replica)
+        assert replica.watch is not None
+        replica.watch.pause()
+        if replica.level:
+            await self.wake(replica)  # it goes deeper only from above
+            replica.watch.pause()
+        await replica.tell(f"/sleep?level={level}&mode=wait")
+        replica.level = level
+
+    async def wake(self, replica: VllmReplica) -> None:
+        if replica.level < 2:
+            await replica.tell("/wake_up")
+        else:
+            # Weights that were dropped are read again between the two, or it computes with what lies there.
+            await replica.tell("/wake_up?tags=weights")
+            await replica.tell("/collective_rpc", {"method": "reload_weights"})
+            await replica.tell("/wake_up?tags=kv_cache")
+            await replica.tell("/reset_prefix_cache")
+        replica.level = 0
+        assert replica.watch is not None
+        replica.watch.resume()
+
+    def _note_memory(self, replica: VllmReplica) -> None:
+        if (taken := replica.takes()) is not None:
+            self._measured.note(replica.spec, taken)
 
     # ---- a start
 
@@ -221,6 +279,18 @@ class Vllm(Sleepless):
         sockets.remove(place.socket)
         if place.template is not None:
             place.template.unlink(missing_ok=True)
+
+
+def estimate(spec: ModelSpec, device: Device, present: Sequence[Gpu]) -> int:
+    """Bytes it will take, before it was ever measured; 0: unknown."""
+    options, weights = spec.vllm, spec.facts.size or 0
+    if device == "host":
+        return weights + (options.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
+    if options.kv_cache_memory_bytes:
+        return weights + options.kv_cache_memory_bytes + PROCESS_BYTES
+    count = (options.tensor_parallel_size or 1) * (options.pipeline_parallel_size or 1)
+    share = options.gpu_memory_utilization or USUAL_SHARE
+    return int(share * sum(sorted((gpu.total for gpu in present), reverse=True)[:count]))
 
 
 class _Model(msgspec.Struct):

@@ -92,16 +92,18 @@ class Watch:
         self._tree, self._upstream, self._limits = tree, upstream, limits
         self._probe, self._dead, self._every, self._clock = probe, dead, every, clock
         self._asked: asyncio.Task[None] | None = None
+        self._paused = False
         self._task: asyncio.Task[None] | None = None
         self._exits: dict[int, int] = {}
         self.counted = Counted()
         self.resident = 0
         """Bytes of memory that its processes hold."""
+        self.members: tuple[int, ...] = ()
 
     async def begin(self) -> None:
         """From its return on the end of a process is noticed."""
         processes = await asyncio.to_thread(self._tree.look)
-        self.resident = processes.resident
+        self.resident, self.members = processes.resident, processes.members
         self._follow(processes.members)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="watch an engine")
 
@@ -112,10 +114,26 @@ class Watch:
         self._task = self._asked = None
         self._forget_exits()
 
+    def pause(self) -> None:
+        """It sleeps: it makes no tokens and is asked for none. The end of a process is still noticed."""
+        self._paused = True
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
+
+    def resume(self) -> None:
+        self._paused = False
+
     async def _run(self) -> None:
         health = Health(self._limits, self._clock())
         while True:
+            if self._paused:
+                await asyncio.sleep(self._every)
+                health = Health(self._limits, self._clock())
+                continue
             look = await self._look()
+            if self._paused:
+                continue
             verdict = health.verdict(look)
             if verdict == "probe":
                 if self._asked is None:
@@ -126,7 +144,7 @@ class Watch:
 
     async def _look(self) -> Look:
         processes, self.counted_now = await asyncio.gather(asyncio.to_thread(self._tree.look), self._ask())
-        self.resident = processes.resident
+        self.resident, self.members = processes.resident, processes.members
         if self._asked is not None and self._asked.done():
             self._asked = None
         now = self.counted_now
