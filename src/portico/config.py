@@ -42,6 +42,9 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
     keep_alive: str | float | None = None  # default: the server's `keep_alive`; not for a URL
     chat_template: Path | None = None  # Jinja file used instead of the model's own; not for a URL
     chat_fallback: Literal["error", "prompt"] | None = None  # chat without a template; not for a URL
+    replicas: int = 1  # how many of it run here, each with memory of its own
+    endpoints: tuple[str, ...] = ()  # URLs of further servers that have it, under the same name
+    fallback: tuple[str, ...] = ()  # models that stand in when none of its replicas answers, in this order
 
     # ---- vLLM only, with vLLM's own names and meanings; what is not given is vLLM's default
     dtype: str | None = None  # auto, bfloat16, float16, float32

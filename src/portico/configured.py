@@ -53,6 +53,34 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
     return specs
 
 
+def copies(
+    specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], config: Config
+) -> dict[str, tuple[ModelSpec, ...]]:
+    """The further replicas of each model that has some, here and on other servers. Raises ConfigError."""
+    found = {}
+    for spec, entry in zip(specs, entries, strict=False):
+        if entry.replicas < 1:
+            raise ConfigError(f"replicas of model {entry.name!r} is {entry.replicas}; one is the least")
+        if entry.replicas > 1 and spec.engine == "remote":
+            raise ConfigError(
+                f"replicas of model {entry.name!r} has no effect: it runs on another server. List several servers "
+                "as endpoints"
+            )
+        more = [
+            msgspec.structs.replace(spec, name=f"{spec.name}#{number}", copy_of=spec.name)
+            for number in range(2, entry.replicas + 1)
+        ]
+        for url in entry.endpoints:
+            if not url.startswith(_REMOTE):
+                raise ConfigError(f"endpoint {url!r} of model {entry.name!r} is not a URL")
+            there = ModelEntry(name=spec.served_name or spec.name, api_key=entry.api_key, context=entry.context)
+            elsewhere = _on_a_server(there, config, url)
+            more.append(msgspec.structs.replace(elsewhere, name=f"{spec.name}@{url}", copy_of=spec.name))
+        if more:
+            found[spec.name] = tuple(more)
+    return found
+
+
 async def with_context(spec: ModelSpec) -> ModelSpec:
     """What the other server says of its model's context, so that listings can. One that does not answer now may
     do so later: it is asked again when the model is."""

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from portico import config_file, names
 from portico.config import Config
 from portico.configured import BUNDLED as BUNDLED
-from portico.configured import configured, elsewhere, kept_as, specify
+from portico.configured import configured, copies, elsewhere, kept_as, specify
 from portico.dialects import ollama
 from portico.engines import ModelSpec, memory
 from portico.engines.llamacpp import LlamaCpp
@@ -101,10 +102,18 @@ class Portico:
         kept = await asyncio.to_thread(kept_as, specs, config.models, self.library)
         self.library.lend([elsewhere(spec) for spec, name in zip(specs, kept, strict=True) if name is None])
         named = [name or names.canonical(spec.name) for spec, name in zip(specs, kept, strict=True)]
-        self.models = Models(specs, shelf.served, config.aliases, named)
+        further = copies(specs, config.models, config)
+        self.models = Models(
+            specs,
+            shelf.served,
+            config.aliases,
+            named,
+            copies=further,
+            fallback={spec.name: entry.fallback for spec, entry in zip(specs, config.models, strict=False)},
+        )
         await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
-        serving = Serving(self.models, self.supervisor)
+        serving = Serving(self.models, self.supervisor, say=self._say)
         self.beside = BesideRoutes(
             self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections), access
         )
@@ -121,7 +130,11 @@ class Portico:
         self.listener = Listener(self.gateway, config, refuse=self.gateway.turned_away, limits=limits)
         host, port = await self.listener.start()
         try:
-            await asyncio.gather(*(self.supervisor.load(spec) for spec in specs if spec.engine != "remote"))
+            here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
+            await asyncio.gather(*map(self.supervisor.load, here))
+            for entry in config.models:
+                for name in entry.fallback:
+                    await self.models.resolve(name)
             if config.prune:
                 await self._prune()
         except BaseException:

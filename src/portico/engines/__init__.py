@@ -83,6 +83,8 @@ class ModelSpec(Value, frozen=True, kw_only=True):
 
     name: str
     """Its one canonical name, as listed."""
+    copy_of: str = ""
+    """The name of the model, where this is a further replica of it: `name` is then its own."""
     engine: str
     """llamacpp, vllm or remote."""
     source: str

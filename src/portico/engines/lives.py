@@ -29,6 +29,8 @@ class ReplicaStatus(Value, frozen=True, kw_only=True):
     """What /health, /metrics and /api/ps tell of one model."""
 
     name: str
+    model: str
+    """The name it is listed under; further replicas of a model share it."""
     state: State
     engine: str
     in_flight: int = 0
@@ -179,6 +181,7 @@ class Model:
         turns = run.replica.turns if run is not None else None
         return ReplicaStatus(
             name=self.spec.name,
+            model=self.spec.copy_of or self.spec.name,
             state=self.state,
             engine=self.spec.engine,
             in_flight=run.in_flight if run else 0,

@@ -119,6 +119,11 @@ class Supervisor:
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
 
+    def is_open(self, name: str) -> bool:
+        """Whether who asks for the model now has it at once."""
+        model = self._models.get(name)
+        return model is not None and model.open is not None and model.open.replica.died() is None
+
     def context(self, name: str) -> int | None:
         """Tokens a request to this model may have, as it is loaded now; None: it is not, or does not tell."""
         model = self._models.get(name)

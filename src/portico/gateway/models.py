@@ -56,8 +56,16 @@ class Served(Value, frozen=True, kw_only=True):
     facts: Facts = Facts()
     """Of this name: a preset may have its own license or age."""
     preset: Preset | None = None
+    others: tuple[ModelSpec, ...] = ()
+    """Further replicas of the same model, here or on other servers, each with a name of its own."""
+    fallback: tuple[str, ...] = ()
+    """Models that stand in for it, in this order, when none of its replicas answers."""
     refusal: PorticoError | None = None
     """Why it cannot be run here, though it is listed; a damaged one is not."""
+
+    @property
+    def replicas(self) -> tuple[ModelSpec, ...]:
+        return (self.spec, *self.others)
 
     @property
     def damage(self) -> DamagedFile | None:
@@ -106,6 +114,7 @@ class Models:
     because the library's folders may be on a network that hangs. What it said is kept, and asked for again when
     it is older than a second and somebody needs it: other programs put models into the same folders.
 
+    `copies` and `fallback` are, by a model's name, its further replicas and the models that stand in for it.
     The models named at the start come first: the first of them is what `default` and `auto` mean. `named` are
     the names they were given then, each of the spec in its place: a preset has another name than what it runs
     as. Belongs to one event loop.
@@ -117,11 +126,15 @@ class Models:
         shelf: Callable[[], Sequence[Served]] = tuple,
         aliases: Mapping[str, str] = {},
         named: Sequence[str] = (),
+        *,
+        copies: Mapping[str, tuple[ModelSpec, ...]] = {},
+        fallback: Mapping[str, tuple[str, ...]] = {},
     ) -> None:
         self.started = time.time()
         self.configured = tuple(configured)
         self._named = tuple(named or (names.canonical(spec.name) for spec in configured))
         self._shelf = shelf
+        self._copies, self._fallback = copies, fallback
         self._aliases = dict(aliases)
         for spec, name in zip(self.configured, self._named, strict=True):
             self._aliases.update(dict.fromkeys(spec.aliases, name))
@@ -231,18 +244,26 @@ class Models:
 
     def _with(self, shelf: Sequence[Served]) -> dict[str, Served]:
         """By name: the models named at the start, and `shelf`."""
-        known = {
-            names.canonical(spec.name): Served(name=names.canonical(spec.name), spec=spec, facts=spec.facts)
-            for spec in self.configured
-        }
+        known = {served.name: served for served in map(self._as_configured, self.configured)}
         for served in shelf:
             if own := known.get(names.canonical(served.spec.name)):
                 # A preset of a model named at the start runs on that very engine.
-                served = msgspec.structs.replace(served, spec=own.spec, refusal=None)
+                served = msgspec.structs.replace(
+                    served, spec=own.spec, others=own.others, fallback=own.fallback, refusal=None
+                )
             if served.name not in known or (own and own.name == served.name):
                 known[served.name] = served
         first = {name: known[name] for name in self._named if name in known}
         return first | known
+
+    def _as_configured(self, spec: ModelSpec) -> Served:
+        return Served(
+            name=names.canonical(spec.name),
+            spec=spec,
+            facts=spec.facts,
+            others=self._copies.get(spec.name, ()),
+            fallback=self._fallback.get(spec.name, ()),
+        )
 
 
 async def _apart(work: Callable[[], T]) -> T:

@@ -42,13 +42,15 @@ class OllamaRoutes:
         ]
 
     async def chat(self, request: Request) -> None:
-        chat = ollama.read_chat(await request.body())
-        served = await self._serving.models.resolve(chat.model)
-        writer = ollama.ChatWriter(chat.model)
-        if not chat.messages:
-            return await self._load(request, served, writer, chat.keep_alive)
-        chat = thoughtful(served.applied(chat), served)
-        async with self._serving.replica(request, served, chat.keep_alive) as replica:
+        body = await request.body()
+        asked = ollama.read_chat(body)
+        served = await self._serving.models.resolve(asked.model)
+        writer = ollama.ChatWriter(asked.model)
+        if not asked.messages:
+            return await self._load(request, served, writer, asked.keep_alive)
+
+        async def work(served: Served, replica: Replica) -> None:
+            chat = thoughtful(served.applied(asked), served)
             if chat.stream:
                 events = await self._serving.inference.chat(chat, replica)
                 return await self._stream(request, events, writer)
@@ -57,14 +59,19 @@ class OllamaRoutes:
             now = self._serving.stamps.now()
             await request.answer(200, writer.whole(result, timing(request.account), created_at=now))
 
+        limit, keep_alive = asked.sampling.max_tokens, asked.keep_alive
+        await self._serving.run(request, served, work, keep_alive=keep_alive, body=body, limit=limit)
+
     async def generate(self, request: Request) -> None:
-        asked = ollama.read_generate(await request.body())
+        body = await request.body()
+        asked = ollama.read_generate(body)
         wanted = asked.request
         served = await self._serving.models.resolve(wanted.model)
         writer = ollama.GenerateWriter(wanted.model)
         if asked.empty:
             return await self._load(request, served, writer, wanted.keep_alive)
-        async with self._serving.replica(request, served, wanted.keep_alive) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             inference = self._serving.inference
             remembered: Memory | None = None
             if isinstance(wanted, ChatRequest):
@@ -87,6 +94,9 @@ class OllamaRoutes:
                 200, writer.whole(result, timing(request.account), created_at=now, context=context)
             )
 
+        limit, keep_alive = wanted.sampling.max_tokens, wanted.keep_alive
+        await self._serving.run(request, served, work, keep_alive=keep_alive, body=body, limit=limit)
+
     async def _load(
         self,
         request: Request,
@@ -98,10 +108,14 @@ class OllamaRoutes:
         if keep_alive == 0:
             request.account.model = served.spec.name
             request.watch()  # running requests are waited for, and who asked may leave meanwhile
-            await self._serving.supervisor.unload(served.spec.name)
+            for spec in served.replicas:
+                await self._serving.supervisor.unload(spec.name)
         else:
-            async with self._serving.replica(request, served, keep_alive):
+
+            async def work(served: Served, replica: Replica) -> None:
                 pass
+
+            await self._serving.run(request, served, work, keep_alive=keep_alive)
         now = self._serving.stamps.now()
         said = writer.loaded(now, reason="unload") if keep_alive == 0 else writer.loaded(now)
         await request.answer(200, said)
@@ -127,7 +141,8 @@ class OllamaRoutes:
     async def embed(self, request: Request) -> None:
         asked = ollama.read_embed(await request.body())
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served, asked.keep_alive) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             # Without an input the model is only loaded.
             vectors: list[list[float]] = []
             usage = Usage()
@@ -138,16 +153,21 @@ class OllamaRoutes:
             reply = ollama.embed_reply(asked.model, vectors, timing(request.account), usage)
             await request.answer(200, reply)
 
+        await self._serving.run(request, served, work, keep_alive=asked.keep_alive)
+
     async def embeddings(self, request: Request) -> None:
         asked = ollama.read_embeddings(await request.body())
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served, asked.keep_alive) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             vectors: list[list[float]] = []
             usage = Usage()
             if asked.inputs:
                 vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.usage = usage
             await request.answer(200, ollama.embeddings_reply(vectors[0] if vectors else ()))
+
+        await self._serving.run(request, served, work, keep_alive=asked.keep_alive)
 
 
 class Lines:

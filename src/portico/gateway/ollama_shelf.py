@@ -96,10 +96,10 @@ class ShelfRoutes:
     async def ps(self, request: Request) -> None:
         running = []
         for status in self._supervisor.states():
-            if status.state not in ("ready", "starting"):
+            if status.state not in ("ready", "starting", "dozing", "sleeping", "waking"):
                 continue
             try:
-                listed = _listed(await self._models.resolve(status.name))
+                listed = _listed(await self._models.resolve(status.model))
             except (ModelNotFound, DamagedFile):
                 continue  # it was removed while it ran, or has lost its file
             running.append(

@@ -10,9 +10,11 @@ import msgspec
 from portico.dialects import body as bodies
 from portico.dialects import openai
 from portico.dialects.openai import wire
+from portico.engines import Replica
 from portico.errors import ContextLengthExceeded, InvalidRequest
 from portico.gateway import openai_shapes as shapes
 from portico.gateway.inference import CHAT, COMPLETIONS, assemble, unsupported
+from portico.gateway.models import Served
 from portico.gateway.relay import SSE_TYPE, relay
 from portico.gateway.serving import Serving
 from portico.gateway.streaming import settle, stream
@@ -49,7 +51,8 @@ class OpenAIRoutes:
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
         served = await self._serving.models.resolve(seen.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             if replica.abilities.relays and served.preset is None and is_plain(body, seen):
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
@@ -76,12 +79,15 @@ class OpenAIRoutes:
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 
+        await self._serving.run(request, served, work, body=body, limit=seen.limit)
+
     async def completions(self, request: Request) -> None:
         body = await request.body()
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
         served = await self._serving.models.resolve(seen.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             if replica.abilities.relays and served.preset is None:
                 sent = openai.relay_body(
                     body, model=replica.served_name, include_usage=stream_it, glance=seen
@@ -102,11 +108,14 @@ class OpenAIRoutes:
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 
+        await self._serving.run(request, served, work, body=body, limit=seen.limit)
+
     async def embeddings(self, request: Request) -> None:
         body = await request.body()
         asked = openai.read_embedding(body)
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             if replica.abilities.relays:
                 sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
                 return await relay(request, replica, "/v1/embeddings", sent, stream=False, usage=False)
@@ -115,16 +124,21 @@ class OpenAIRoutes:
             reply = openai.embedding_reply(asked.model, vectors, usage, encoding=asked.encoding)
             await request.answer(200, reply)
 
+        await self._serving.run(request, served, work)
+
     async def rerank(self, request: Request) -> None:
         """Not OpenAI's own: vLLM and others have it, and their clients look for it beside OpenAI's routes."""
         body = await request.body()
         asked = bodies.decode(_rerank, body)
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             if not replica.abilities.relays:
                 raise unsupported(replica, "rerank", "reranking needs a model and an engine made for it")
             sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
             await relay(request, replica, "/v1/rerank", sent, stream=False, usage=False)
+
+        await self._serving.run(request, served, work)
 
     async def models(self, request: Request) -> None:
         models = self._serving.models
@@ -152,7 +166,8 @@ class OpenAIRoutes:
         body = await request.body()
         asked = bodies.decode(_tokenize, body)
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             if asked.messages is not None:
                 text = await replica.render(served.applied(openai.read_chat(body)))
             elif asked.prompt is not None:
@@ -166,12 +181,17 @@ class OpenAIRoutes:
             )
             await request.answer(200, msgspec.json.encode(answer))
 
+        await self._serving.run(request, served, work)
+
     async def detokenize(self, request: Request) -> None:
         asked = bodies.decode(_detokenize, await request.body())
         served = await self._serving.models.resolve(asked.model)
-        async with self._serving.replica(request, served) as replica:
+
+        async def work(served: Served, replica: Replica) -> None:
             answer = shapes.Detokenized(prompt=await replica.detokenize(asked.tokens))
             await request.answer(200, msgspec.json.encode(answer))
+
+        await self._serving.run(request, served, work)
 
 
 def is_plain(body: bytes, seen: openai.Peek) -> bool:

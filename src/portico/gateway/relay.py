@@ -184,9 +184,9 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
             if out:
                 if not began:
                     # Only now: an engine that breaks before its first byte still gives an honest status.
+                    account.arrived(chunks.count)
                     await request.begin(SSE_TYPE)
                     began = True
-                    account.arrived(chunks.count)
                 await request.write(out)
             if chunks.failure is not None:
                 raise chunks.failure

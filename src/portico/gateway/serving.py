@@ -1,53 +1,168 @@
-"""What every route that runs a model shares: the name resolved, a replica leased, the account kept."""
+"""What every route that runs a model shares: a replica chosen and leased, another one if that fails."""
 
 from __future__ import annotations
 
-from types import TracebackType
+import time
+from collections.abc import Awaitable, Callable
 
-from portico.engines import Replica
+from portico.engines import ModelSpec, Replica
+from portico.engines.balance import Balance, beginning, weight
 from portico.engines.supervisor import Lease, Supervisor
+from portico.errors import (
+    Busy,
+    EngineDied,
+    EngineError,
+    EngineStartFailed,
+    UpstreamClosed,
+    UpstreamFailed,
+    UpstreamUnreachable,
+)
 from portico.gateway.inference import Inference
 from portico.gateway.models import Models, Served
 from portico.gateway.streaming import Stamps
-from portico.web import Request
+from portico.web import Account, Request
+
+ATTEMPTS = 3
+"""How many replicas of a model one request is given to, at most."""
+TWICE = 2
+"""How often the same one is: once more when it died and was started again. A server elsewhere that does not answer is
+given a request once, and where a kept connection has turned out to be closed, a second time on a new one."""
+BUSY = (429, 502, 503)
+"""What another replica may do better: it has too much to do, or what stands before it cannot reach it."""
+
+Work = Callable[[Served, Replica], Awaitable[None]]
+
+
+def _silence(event: str, **facts: object) -> None: ...
 
 
 class Serving:
-    """The parts that routes are made of; assembled once."""
+    """The parts that routes are made of; assembled once. `say` hears when another model stands in."""
 
-    def __init__(self, models: Models, supervisor: Supervisor) -> None:
+    def __init__(
+        self, models: Models, supervisor: Supervisor, *, say: Callable[..., None] = _silence
+    ) -> None:
         self.models, self.supervisor = models, supervisor
         self.inference = Inference()
         self.stamps = Stamps()
+        self.balance = Balance()
+        self._say = say
 
-    def replica(self, request: Request, served: Served, keep_alive: float | None = None) -> Leased:
-        """`async with serving.replica(request, served) as replica:` holds a ready replica meanwhile.
-        From here on a caller who leaves cancels the request."""
-        return Leased(self.supervisor, request, served, keep_alive)
-
-
-class Leased:
-    __slots__ = ("_keep_alive", "_lease", "_request", "_served", "_supervisor")
-
-    def __init__(
-        self, supervisor: Supervisor, request: Request, served: Served, keep_alive: float | None
+    async def run(
+        self,
+        request: Request,
+        served: Served,
+        work: Work,
+        *,
+        keep_alive: float | None = None,
+        body: bytes = b"",
+        limit: int | None = None,
     ) -> None:
-        self._supervisor, self._request, self._served = supervisor, request, served
-        self._keep_alive = keep_alive
-        self._lease: Lease | None = None
+        """Does `work` with a ready replica, which it holds meanwhile. From here on a caller who leaves cancels the
+        request. `body` and `limit`, the most tokens of its answer, tell which replica suits it.
 
-    async def __aenter__(self) -> Replica:
-        request = self._request
-        request.account.model = self._served.spec.name
-        if self._served.refusal is not None:
-            raise self._served.refusal.with_traceback(None)
+        As long as nothing has been answered, a failure that is the replica's and not the request's is tried
+        elsewhere: on another replica of the model, on the same one after it was started again, then on the models
+        that stand in for it.
+        """
         request.watch()
-        self._lease = lease = await self._supervisor.ensure_ready(self._served.spec)
-        request.account.load_ns = lease.load_ns
-        return lease.replica
+        one = served
+        for substitute in (*served.fallback, None):
+            try:
+                return await self._on(request, one, work, keep_alive, body, limit)
+            except EngineError as error:
+                if substitute is None or request.started or not is_replicas_fault(error):
+                    raise
+                self._say("fallback", model=one.name, to=substitute, error=str(error))
+            one = await self.models.resolve(substitute)
+            request.account.fallback = one.name
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    async def _on(
+        self,
+        request: Request,
+        served: Served,
+        work: Work,
+        keep_alive: float | None,
+        body: bytes,
+        limit: int | None,
     ) -> None:
-        if self._lease is not None:
-            self._lease.release(self._keep_alive)
+        account = request.account
+        account.model = served.spec.name
+        if served.refusal is not None:
+            raise served.refusal.with_traceback(None)
+        group = served.replicas
+        shared = len(group) > 1
+        tokens, key = (weight(body, limit), beginning(body)) if shared else (0, b"")
+        tried: list[str] = []
+        while True:
+            spec = self._chosen(group, key, tried) if shared else served.spec
+            account.attempts += 1
+            failed, lease = False, None
+            if shared:
+                self.balance.began(spec.name, tokens)
+            try:
+                lease = await self.supervisor.ensure_ready(spec)
+                begin(request, spec, lease)
+                return await work(served, lease.replica)
+            except EngineError as error:
+                failed = is_replicas_fault(error)
+                tried.append(spec.name)
+                if request.started or not may_try_again(error, tried, replicas=len(group)):
+                    raise
+            finally:
+                if shared:
+                    self.balance.ended(spec.name, tokens, failed=failed)
+                if lease is not None:
+                    lease.release(keep_alive)
+
+    def _chosen(self, group: tuple[ModelSpec, ...], key: bytes, tried: list[str]) -> ModelSpec:
+        by_name = {spec.name: spec for spec in group}
+
+        def is_ready(name: str) -> bool:
+            # There is nothing to load on another server: whether it answers shows when it is asked.
+            return by_name[name].engine == "remote" or self.supervisor.is_open(name)
+
+        return by_name[self.balance.choose(tuple(by_name), key, tried=tried, is_ready=is_ready)]
+
+
+def is_replicas_fault(error: EngineError) -> bool:
+    """The same request may have more luck elsewhere."""
+    if isinstance(error, UpstreamFailed):
+        return error.status in BUSY
+    return isinstance(error, UpstreamUnreachable | UpstreamClosed | EngineDied | EngineStartFailed | Busy)
+
+
+def may_try_again(error: EngineError, tried: list[str], *, replicas: int) -> bool:
+    """`tried`: the replicas that failed this request, the last one included. With another replica that has not been
+    tried: after any fault of a replica. Else the same one, once, if it died and is started again."""
+    if not is_replicas_fault(error) or len(tried) >= ATTEMPTS:
+        return False
+    if len(set(tried)) < replicas:
+        return True
+    return isinstance(error, EngineDied) and tried.count(tried[-1]) < TWICE
+
+
+# ---- what the answer says of it
+
+
+def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
+    account = request.account
+    account.load_ns += lease.load_ns
+    account.replica = spec.name
+    account.asked = time.perf_counter_ns()
+    request.marks = _marks
+
+
+def _marks(account: Account) -> list[tuple[bytes, bytes]]:
+    """How this answer came about, as headers. Overhead is what Portico itself added until the first byte."""
+    now = time.perf_counter_ns()
+    added = account.asked - account.started - account.load_ns + now - (account.first or now)
+    found = [
+        (b"x-portico-replica", account.replica.encode()),
+        (b"x-portico-queue-ms", b"%.1f" % (account.load_ns / 1e6)),
+        (b"x-portico-attempts", b"%d" % account.attempts),
+        (b"x-portico-overhead-ms", b"%.2f" % (added / 1e6)),
+    ]
+    if account.fallback:
+        found.append((b"x-portico-fallback", account.fallback.encode()))
+    return found

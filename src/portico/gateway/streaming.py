@@ -50,6 +50,7 @@ async def stream(
 
     try:
         batch = await events.batch()
+        account.arrived(0)
         await request.begin(content_type)
         while batch:
             if chunk := written(batch):

@@ -11,13 +11,17 @@ class Account:
     """What one request costs. Times are `time.perf_counter_ns()`; 0 means: not yet."""
 
     __slots__ = (
+        "asked",
+        "attempts",
         "chunks",
         "dialect",
+        "fallback",
         "finish",
         "first",
         "last",
         "load_ns",
         "model",
+        "replica",
         "route",
         "started",
         "usage",
@@ -28,6 +32,12 @@ class Account:
         self.first = 0
         self.last = 0
         self.load_ns = 0
+        self.asked = 0
+        """When the replica was there and its engine was asked."""
+        self.attempts = 0
+        self.replica = ""
+        self.fallback = ""
+        """The model that stood in for the one that was asked for."""
         self.chunks = 0
         self.model = ""
         self.route = ""

@@ -54,6 +54,7 @@ class Request:
         "extra",
         "gone",
         "headers",
+        "marks",
         "method",
         "params",
         "path",
@@ -77,6 +78,8 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.params: dict[str, str] = {}
         self.extra: list[tuple[bytes, bytes]] = []
+        self.marks: Callable[[Account], Iterable[tuple[bytes, bytes]]] | None = None
+        """What the answer says of how it came about, asked for when its head is written."""
         self.tag = ""
         self.status = 0
         self.started = False
@@ -159,6 +162,8 @@ class Request:
         # RFC 9110, 8.6: a 204 has no content-length.
         framing = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
         all_headers = [*framing, *self.extra, *headers]
+        if self.marks is not None:
+            all_headers += self.marks(self.account)
         if content_type:
             all_headers.append((b"content-type", content_type))
         self.status, self.started = status, True
@@ -175,6 +180,8 @@ class Request:
             *self.extra,
             *headers,
         ]
+        if self.marks is not None:
+            all_headers += self.marks(self.account)
         self.status, self.started = 200, True
         await self._send({"type": "http.response.start", "status": 200, "headers": all_headers})
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from portico.engines.vllm.causes import CAUSES, Failure
+from portico.engines.vllm.causes import CAUSES, Failure, FailureCode
 from portico.engines.vllm.said import BAR, StageName, Stages, read, sign_of
 
 _CONSEQUENCE = re.compile(
