@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -165,11 +167,24 @@ def test_what_was_begun_and_ended_leaves_nothing_outstanding(requests: list[tupl
     assert balance.outstanding("a") == balance.outstanding("b") == 0
 
 
-def test_the_beginning_of_a_prompt() -> None:
-    first = b'{"model":"m","messages":[{"role":"system","content":"%b"}' % (b"x" * 2000)
-    assert beginning(first + b',{"role":"user","content":"one"}]}') == beginning(first + b"]}")
-    assert beginning(b'{"stream":true,"prompt":"Once"}') == b'"prompt":"Once"}'
-    assert beginning(b"{}") == b"{}"
+def test_the_beginning_of_a_conversation_is_the_same_in_all_its_turns() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        {"role": "user", "content": "And now?"},
+    ]
+    first = beginning(json.dumps({"model": "m", "messages": turns[:2], "stream": True}).encode())
+    assert first == beginning(json.dumps({"messages": turns, "max_tokens": 9}).encode()) != b""
+    other = [turns[0], {"role": "user", "content": "Good day"}]
+    assert first != beginning(json.dumps({"messages": other}).encode()), (
+        "the same instructions are not enough"
+    )
+
+
+def test_the_beginning_of_a_completion_is_its_prompt() -> None:
+    assert beginning(b'{"stream":true,"prompt":"Once"}') == b'"Once"'
+    assert beginning(b"{}") == b"" and beginning(b"[") == b"["
 
 
 def test_a_weight_grows_with_what_is_read_and_made() -> None:

@@ -73,7 +73,9 @@ def copies(
         for url in entry.endpoints:
             if not url.startswith(_REMOTE):
                 raise ConfigError(f"endpoint {url!r} of model {entry.name!r} is not a URL")
-            there = ModelEntry(name=spec.served_name or spec.name, api_key=entry.api_key, context=entry.context)
+            there = ModelEntry(
+                name=spec.served_name or spec.name, api_key=entry.api_key, context=entry.context
+            )
             elsewhere = _on_a_server(there, config, url)
             more.append(msgspec.structs.replace(elsewhere, name=f"{spec.name}@{url}", copy_of=spec.name))
         if more:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 
+import msgspec
+
 from portico.messages import Value
 
 FAILURES = 5
@@ -131,13 +133,32 @@ class Balance:
         return record
 
 
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw()
+
+
+class _Prompt(msgspec.Struct):
+    messages: list[_Message] = []
+    prompt: msgspec.Raw = msgspec.Raw()
+
+
+_prompt = msgspec.json.Decoder(_Prompt)
+
+
 def beginning(body: bytes) -> bytes:
-    """What a prompt begins with, as far as prefix caches care: of a chat its first messages, of a completion its
-    prompt. Turns of one conversation begin alike, and so do prompts with the same instructions."""
-    at = body.find(b'"messages"')
-    if at < 0:
-        at = max(body.find(b'"prompt"'), 0)
-    return body[at : at + 1024]
+    """What a conversation begins with, up to the first thing its user says: the same in all its turns. Of a
+    completion its prompt. Whole, because a thousand conversations may begin with the same instructions."""
+    try:
+        said = _prompt.decode(body)
+    except msgspec.DecodeError:
+        return body
+    parts = []
+    for message in said.messages:
+        parts.append(bytes(message.content))
+        if message.role == "user":
+            break
+    return b"\n".join(parts) or bytes(said.prompt)
 
 
 def weight(body: bytes, limit: int | None) -> int:
