@@ -68,21 +68,48 @@ def test_an_engine_that_dies_is_an_error_in_the_stream_and_comes_back(
     assert own.health()["status"] == "ok"
 
 
-def test_an_engine_that_dies_before_its_answer_is_a_502(own: LiveServer) -> None:
+def killed_while_asked(own: LiveServer, asking: threading.Thread) -> int:
+    """Stops the engine, so that it cannot answer, and kills it once it has the request; its process number."""
     pid = engine_pid(own)
     os.kill(pid, signal.SIGSTOP)
-    answers: list[httpx2.Response] = []
-    request = {"model": own.model, "messages": HELLO, "stream": False}
-    asking = threading.Thread(
-        target=lambda: answers.append(httpx2.post(own.url + "/api/chat", json=request, timeout=30))
-    )
-    asking.start()
+    if not asking.is_alive():
+        asking.start()
     wait_until(lambda: own.health()["engines"][0]["in_flight"] == 1, seconds=10, what="the request is in")
     os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def asker(own: LiveServer, answers: list[httpx2.Response], **more: Any) -> threading.Thread:
+    request = {"model": own.model, "messages": HELLO, "stream": False, **more}
+    return threading.Thread(
+        target=lambda: answers.append(httpx2.post(own.url + "/api/chat", json=request, timeout=30))
+    )
+
+
+def test_an_engine_that_dies_before_its_answer_is_asked_again_when_it_is_back(own: LiveServer) -> None:
+    answers: list[httpx2.Response] = []
+    asking = asker(own, answers)
+    killed_while_asked(own, asking)
+    asking.join(20)
+    assert answers[0].status_code == 200 and answers[0].json()["done"]
+    assert answers[0].headers["x-portico-attempts"] == "2"
+
+
+def test_a_request_that_kills_its_engine_twice_is_a_502(own: LiveServer) -> None:
+    answers: list[httpx2.Response] = []
+    asking = asker(own, answers, options=LONG)
+    first = killed_while_asked(own, asking)
+
+    def asked_again() -> bool:
+        engine = own.health()["engines"][0]
+        return engine["in_flight"] == 1 and engine.get("pid") not in (None, first)
+
+    wait_until(asked_again, seconds=10, what="it is asked again")
+    killed_while_asked(own, asking)
     asking.join(20)
     assert answers[0].status_code == 502
     assert "ended while it was answering" in answers[0].json()["error"]
-    assert own.ask("POST", "/api/chat", request)["done"]
+    assert own.ask("POST", "/api/chat", {"model": own.model, "messages": HELLO, "stream": False})["done"]
 
 
 def test_a_server_killed_with_9_leaves_no_engine(tmp_path: Path) -> None:
