@@ -31,10 +31,12 @@ def world(tmp_path: Path) -> Iterator[Any]:
     """Starts a server with one model on several servers, and what stands in for it."""
     with ExitStack() as stack:
 
-        def start(count: int, *, fallback: int = 0) -> tuple[LiveServer, list[ScriptedUpstream]]:
+        def start(
+            count: int, *, fallback: int = 0, heartbeat: float = 5.0
+        ) -> tuple[LiveServer, list[ScriptedUpstream]]:
             made = [stack.enter_context(ScriptedUpstream()) for _ in range(count + fallback)]
             urls = [upstream.url for upstream in made]
-            lines = ["[[model]]", 'name = "mock-model"', f'engine = "{urls[0]}"']
+            lines = [f"heartbeat = {heartbeat}", "[[model]]", 'name = "mock-model"', f'engine = "{urls[0]}"']
             lines.append(f"endpoints = {urls[1:count]}".replace("'", '"'))
             names = [f"other-{at}" for at in range(fallback)]
             lines.append(f"fallback = {names}".replace("'", '"'))
@@ -174,3 +176,46 @@ def test_a_caller_who_leaves_ends_the_attempt(world: Any) -> None:
     asked = next(upstream for upstream in upstreams if upstream.requests(CHAT))
     asked.wait_for_hangup()
     assert sum(seen(upstreams)) == 1
+
+
+# ---- a caller who waits
+
+
+def test_a_stream_that_waits_shows_signs_of_life(world: Any) -> None:
+    server, (upstream,) = world(1, heartbeat=0.2)
+    upstream.script(CHAT, (1.0, *chat_stream("one two")))
+    with httpx2.stream(
+        "POST", server.url + CHAT, json={"model": "mock-model", "messages": HELLO, "stream": True}, timeout=30
+    ) as reply:
+        assert reply.status_code == 200
+        lines = [line for line in reply.iter_lines() if line]
+    comments = [line for line in lines if line.startswith(":")]
+    assert len(comments) >= 2 and "mock-model is reading the prompt" in comments[0]
+    assert lines.index(comments[-1]) < lines.index(next(line for line in lines if "one two" in line))
+    assert lines[-1] == "data: [DONE]"
+
+
+def test_what_fails_after_a_sign_of_life_is_told_in_the_stream(world: Any) -> None:
+    server, (upstream,) = world(1, heartbeat=0.2)
+    upstream.script(CHAT, (0.6, *error(400, "no such parameter")))
+    reply = ask(server, stream=True)
+    assert reply.status_code == 200 and reply.text.startswith(": waiting")
+    told = [line for line in reply.text.splitlines() if line.startswith("data: ")]
+    assert len(told) == 1 and "no such parameter" in told[0]
+
+
+def test_a_model_may_stand_in_after_a_sign_of_life(world: Any) -> None:
+    server, upstreams = world(1, fallback=1, heartbeat=0.2)
+    upstreams[0].script(CHAT, (0.6, *error(503, "busy")))
+    reply = ask(server, stream=True)
+    assert reply.text.startswith(": waiting") and '"error"' not in reply.text
+    assert reply.text.endswith("data: [DONE]\n\n")
+
+
+def test_others_wait_in_silence(world: Any) -> None:
+    """Ollama's clients know no comments, and who wants a whole answer gets its status with it."""
+    server, (upstream,) = world(1, heartbeat=0.2)
+    for path, body in ((CHAT, {"stream": False}), ("/api/chat", {"stream": True})):
+        upstream.script(CHAT, (0.6, *error(503, "busy")))
+        body = {"model": "mock-model", "messages": HELLO, **body}
+        assert httpx2.post(server.url + path, json=body, timeout=30).status_code == 503

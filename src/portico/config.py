@@ -104,6 +104,9 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idle_timeout: float = 75.0  # seconds a connection may stay silent between requests
     first_token_timeout: float = 600.0  # seconds an engine may think before its first byte
     token_timeout: float = 300.0  # seconds between two bytes of an engine
+    heartbeat: float = (
+        5.0  # seconds until who waits for a stream of OpenAI's API sees a comment; then every two such
+    )
     shutdown_timeout: float = 30.0  # seconds running requests get to finish at SIGTERM
 
     # ---- what it says

@@ -113,7 +113,7 @@ class Portico:
         )
         await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
-        serving = Serving(self.models, self.supervisor, say=self._say)
+        serving = Serving(self.models, self.supervisor, heartbeat=config.heartbeat, say=self._say)
         self.beside = BesideRoutes(
             self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections), access
         )

@@ -124,6 +124,16 @@ class Supervisor:
         model = self._models.get(name)
         return model is not None and model.open is not None and model.open.replica.died() is None
 
+    def doing(self, name: str) -> str:
+        """What a model does now, in a few words, for somebody who waits for it."""
+        model = self._models.get(name)
+        if model is None or model.state == "ready":
+            return f"{name} is reading the prompt"
+        if model.progress is None:
+            return f"{name} is {model.state}"
+        stage, fraction = model.progress.stage, model.progress.fraction
+        return f"{name}: {stage}" + (f" {fraction:.0%}" if fraction is not None else "")
+
     def context(self, name: str) -> int | None:
         """Tokens a request to this model may have, as it is loaded now; None: it is not, or does not tell."""
         model = self._models.get(name)

@@ -79,7 +79,8 @@ class OpenAIRoutes:
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 
-        await self._serving.run(request, served, work, body=body, limit=seen.limit)
+        comments = SSE_TYPE if stream_it else b""
+        await self._serving.run(request, served, work, body=body, limit=seen.limit, comments=comments)
 
     async def completions(self, request: Request) -> None:
         body = await request.body()
@@ -108,7 +109,8 @@ class OpenAIRoutes:
             settle(request.account, result)
             await request.answer(200, writer.whole(result))
 
-        await self._serving.run(request, served, work, body=body, limit=seen.limit)
+        comments = SSE_TYPE if stream_it else b""
+        await self._serving.run(request, served, work, body=body, limit=seen.limit, comments=comments)
 
     async def embeddings(self, request: Request) -> None:
         body = await request.body()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from portico.engines import ModelSpec, Replica
 from portico.engines.balance import Balance, beginning, weight
@@ -37,16 +39,23 @@ def _silence(event: str, **facts: object) -> None: ...
 
 
 class Serving:
-    """The parts that routes are made of; assembled once. `say` hears when another model stands in."""
+    """The parts that routes are made of; assembled once. `say` hears when another model stands in. `heartbeat`: seconds
+    until a caller who waits for a stream sees a sign of life, and twice as many between two. What stands in between
+    cuts connections that are silent for a minute or less; an error before that still gets a status of its own."""
 
     def __init__(
-        self, models: Models, supervisor: Supervisor, *, say: Callable[..., None] = _silence
+        self,
+        models: Models,
+        supervisor: Supervisor,
+        *,
+        heartbeat: float = 5.0,
+        say: Callable[..., None] = _silence,
     ) -> None:
         self.models, self.supervisor = models, supervisor
         self.inference = Inference()
         self.stamps = Stamps()
         self.balance = Balance()
-        self._say = say
+        self.heartbeat, self._say = heartbeat, say
 
     async def run(
         self,
@@ -57,15 +66,32 @@ class Serving:
         keep_alive: float | None = None,
         body: bytes = b"",
         limit: int | None = None,
+        comments: bytes = b"",
     ) -> None:
         """Does `work` with a ready replica, which it holds meanwhile. From here on a caller who leaves cancels the
         request. `body` and `limit`, the most tokens of its answer, tell which replica suits it.
 
         As long as nothing has been answered, a failure that is the replica's and not the request's is tried
         elsewhere: on another replica of the model, on the same one after it was started again, then on the models
-        that stand in for it.
+        that stand in for it. `comments`: the content type of a stream in which a caller who waits is told so.
         """
         request.watch()
+        signs = SignsOfLife(request, comments, self) if comments else None
+        try:
+            await self._answered(request, served, work, keep_alive, body, limit)
+        finally:
+            if signs is not None:
+                signs.end()
+
+    async def _answered(
+        self,
+        request: Request,
+        served: Served,
+        work: Work,
+        keep_alive: float | None,
+        body: bytes,
+        limit: int | None,
+    ) -> None:
         one = served
         for substitute in (*served.fallback, None):
             try:
@@ -123,6 +149,32 @@ class Serving:
             return by_name[name].engine == "remote" or self.supervisor.is_open(name)
 
         return by_name[self.balance.choose(tuple(by_name), key, tried=tried, is_ready=is_ready)]
+
+
+class SignsOfLife:
+    """Comments in a stream whose answer is not there yet. A timer, because nearly every answer comes sooner."""
+
+    def __init__(self, request: Request, content_type: bytes, serving: Serving) -> None:
+        self._request, self._content_type = request, content_type
+        self._doing, self._seconds = serving.supervisor.doing, serving.heartbeat
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._begin)
+        self._task: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        if not self._request.started:
+            self._task = asyncio.get_running_loop().create_task(self._tell(), name="signs of life")
+
+    async def _tell(self) -> None:
+        with suppress(OSError):
+            while not self._request.started:
+                name = self._request.account.model
+                await self._request.wait(self._content_type, f"waiting: {self._doing(name)}")
+                await asyncio.sleep(2 * self._seconds)
 
 
 def is_replicas_fault(error: EngineError) -> bool:

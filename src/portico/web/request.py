@@ -56,6 +56,7 @@ class Request:
         "headers",
         "marks",
         "method",
+        "opened",
         "params",
         "path",
         "scope",
@@ -83,6 +84,8 @@ class Request:
         self.tag = ""
         self.status = 0
         self.started = False
+        self.opened = False
+        """Its head is out, with nothing of an answer after it yet: the caller sees that it is waited for."""
         self.gone = False
         self.account = Account()
         self._receive, self._send, self._loop = receive, send, loop
@@ -166,6 +169,9 @@ class Request:
             all_headers += self.marks(self.account)
         if content_type:
             all_headers.append((b"content-type", content_type))
+        if self.opened:  # the status is out: what is told now is an event of the stream
+            self.started = True
+            return await self.end(b"data: %b\n\n" % body)
         self.status, self.started = status, True
         exchange = self._exchange
         if exchange is None or not exchange.answer_now(status, all_headers, body):
@@ -174,6 +180,9 @@ class Request:
 
     async def begin(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """The head of a streamed answer, status 200."""
+        if self.opened:
+            self.started = True
+            return
         all_headers = [
             (b"content-type", content_type),
             (b"cache-control", b"no-cache"),
@@ -184,6 +193,16 @@ class Request:
             all_headers += self.marks(self.account)
         self.status, self.started = 200, True
         await self._send({"type": "http.response.start", "status": 200, "headers": all_headers})
+
+    async def wait(self, content_type: bytes, comment: str) -> None:
+        """Tells a caller who wants a stream that it is being worked on, where nothing could be answered yet. From
+        then on a failure is told in the stream."""
+        if self.started:
+            return
+        if not self.opened:
+            await self.begin(content_type)
+            self.started, self.opened = False, True
+        await self.write(b": %b\n\n" % " ".join(comment.split()).encode())
 
     async def write(self, chunk: bytes) -> None:
         """A stretch of a streamed answer; waits while the caller reads too slowly."""
