@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from portico.engines import Device, Engine, ModelSpec, Progress
+from portico.engines import Device, Engine, ModelSpec, Progress, Replica
 from portico.engines.lives import Lease, Model, ReplicaStatus, Run, Waiter, run_alike
 from portico.engines.schedule import Plan, decide
 from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown
@@ -118,6 +118,11 @@ class Supervisor:
         self._notice_deaths()
         now = self._now()
         return tuple(model.status(now) for model in self._models.values())
+
+    def replicas(self) -> list[Replica]:
+        """Those that answer now."""
+        runs = [model.run for model in self._models.values() if model.state == "ready"]
+        return [run.replica for run in runs if run is not None and run.replica.died() is None]
 
     def is_open(self, name: str) -> bool:
         """Whether who asks for the model now has it at once."""

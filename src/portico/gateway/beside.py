@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from portico import __version__
-from portico.engines.supervisor import Supervisor
+from portico.engines.gpus import gpus
+from portico.engines.supervisor import ReplicaStatus, Supervisor
+from portico.gateway.engine_metrics import collected, of_gpus
 from portico.gateway.meters import Meters, exposition
 from portico.gateway.models import Models
 from portico.web import Access, Request, Route
@@ -55,7 +58,7 @@ class Version(msgspec.Struct):
 
 
 class BesideRoutes:
-    """Answers from memory: none of these waits for an engine."""
+    """Answers from memory: none of these waits for an engine, but /metrics for a moment."""
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class BesideRoutes:
             )
             for status in states
         ]
-        failed = any(status.lost and status.name in self._promised for status in states)
+        failed = self._broken(states)
         word = "stopping" if self.stopping else "failed" if failed else "ok"
         status = 200 if word == "ok" else 503
         if b"text/plain" in (request.header(b"accept") or b""):
@@ -119,11 +122,23 @@ class BesideRoutes:
         )
         await request.answer(status, msgspec.json.encode(health))
 
+    def _broken(self, states: Sequence[ReplicaStatus]) -> bool:
+        """A model it was started with has no replica left that comes back."""
+        lost: dict[str, bool] = {}
+        for status in states:
+            lost[status.model] = lost.get(status.model, True) and status.lost
+        return any(lost.get(name, False) for name in self._promised)
+
     async def metrics(self, request: Request) -> None:
         states = self._supervisor.states()
         queued = [(status.name, status.waiting) for status in states]
         up = [(status.name, status.state, status.in_flight) for status in states]
         body = exposition(lambda: self._meters.metrics(queued, up))
+        engines = [one for one in self._supervisor.replicas() if one.spec.engine == "vllm"]
+        if engines:
+            body += await collected(engines)
+        if self._gpu is not None:
+            body += of_gpus(await asyncio.to_thread(gpus))
         await request.answer(200, body, _PROMETHEUS)
 
     async def version(self, request: Request) -> None:
