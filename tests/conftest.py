@@ -79,7 +79,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
     """The settings that `serve` was called with; nothing is started."""
     configs: list[Config] = []
 
-    def note(config: Config, *, on_ready: Callable[[Any], object], on_stopping: Any) -> None:
+    def note(config: Config, *, on_ready: Callable[[Any], object], on_stopping: Any, on_event: Any) -> None:
         configs.append(config)
         on_ready(ReadyNow())
 

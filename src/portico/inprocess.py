@@ -57,8 +57,16 @@ class Ready:
 class Portico:
     """A whole server. Owns its parts, from `start` to `stop`; belongs to one event loop."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str], extra: Sequence[Route] = ()) -> None:
-        """`extra` are routes of later floors, such as those of workflows."""
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        extra: Sequence[Route] = (),
+        on_event: Callable[..., object] = lambda event, **facts: None,
+    ) -> None:
+        """`extra` are routes of later floors, such as those of workflows. `on_event` hears what happens to models
+        while the server starts; later the log does."""
+        self._on_event = on_event
         home = config_file.data_home(config, environ)
         keys = config_file.callers_keys(config)
         self.config = config
@@ -130,6 +138,8 @@ class Portico:
         self.listener = Listener(self.gateway, config, refuse=self.gateway.turned_away, limits=limits)
         host, port = await self.listener.start()
         try:
+            for left in await asyncio.to_thread(self._vllm.end_leftovers):
+                self._say("leftovers ended", model=left.model)
             here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
             await asyncio.gather(*map(self.supervisor.load, here))
             for entry in config.models:
@@ -156,8 +166,10 @@ class Portico:
                 self.log.say("uploads removed that nothing was made of", bytes=freed)
 
     def _say(self, event: str, **facts: object) -> None:
-        """What happens to models, once it is more than the start that `on_ready` tells of."""
-        if self._up:
+        """What happens to models: to whoever watches the start, then to the log."""
+        if not self._up:
+            self._on_event(event, **facts)
+        elif event != "model loading":
             self.log.say(event, **facts)
 
     async def stop(self, grace: float | None = None) -> None:
@@ -179,22 +191,26 @@ def serve(
     *,
     on_ready: Callable[[Ready], object] = lambda ready: None,
     on_stopping: Callable[[float, int], object] = lambda grace, running: None,
+    on_event: Callable[..., object] = lambda event, **facts: None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; a second one cuts what still runs. Blocks. `on_stopping` is told how many
     seconds the running requests have, and how many there are."""
     if sys.platform == "win32":
-        asyncio.run(_serve(config, on_ready, on_stopping))
+        asyncio.run(_serve(config, on_ready, on_stopping, on_event))
     else:
         import uvloop
 
-        uvloop.run(_serve(config, on_ready, on_stopping))
+        uvloop.run(_serve(config, on_ready, on_stopping, on_event))
 
 
 async def _serve(
-    config: Config, on_ready: Callable[[Ready], object], on_stopping: Callable[[float, int], object]
+    config: Config,
+    on_ready: Callable[[Ready], object],
+    on_stopping: Callable[[float, int], object],
+    on_event: Callable[..., object],
 ) -> None:
     make_room(config.max_connections)
-    portico = Portico(config, os.environ)
+    portico = Portico(config, os.environ, on_event=on_event)
 
     def started(ready: Ready) -> None:
         on_ready(ready)

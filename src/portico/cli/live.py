@@ -37,11 +37,11 @@ def console(screen: Screen) -> Console:
 
 
 class Waiting:
-    """Shows a spinner, `what` and the seconds passed, from 0.3 s on until `over()` or the end of the block.
-    On a screen that cannot redraw it shows nothing."""
+    """Shows a spinner, `what` and the seconds passed, from 0.3 s on until `over()` or the end of the block. `what`
+    may change meanwhile. On a screen that cannot redraw it shows nothing."""
 
     def __init__(self, screen: Screen, what: str) -> None:
-        self._screen, self._what = screen, what
+        self._screen, self.what = screen, what
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._status: Status | None = None
@@ -78,12 +78,12 @@ class Waiting:
         with self._lock:
             if self._ended.is_set():
                 return
-            self._status = drawn.status(self._what, spinner=spinner, spinner_style="cyan")
+            self._status = drawn.status(self.what, spinner=spinner, spinner_style="cyan")
             self._status.start()
         while not self._ended.wait(0.5):
             with self._lock:
                 if self._status is not None:
-                    self._status.update(f"{self._what}  {units.duration(time.monotonic() - began)}")
+                    self._status.update(f"{self.what}  {units.duration(time.monotonic() - began)}")
 
 
 class Line:

@@ -220,7 +220,7 @@ def serve(
     if end_with_stdin:
         _end_with_stdin()
     try:
-        inprocess.serve(config, on_ready=told.ready, on_stopping=told.stopping)
+        inprocess.serve(config, on_ready=told.ready, on_stopping=told.stopping, on_event=told.event)
     finally:
         told.end()
     return 0
@@ -245,6 +245,9 @@ class _Start:
 
     def begin(self, config: Config) -> None: ...
 
+    def event(self, event: str, **facts: Any) -> None:
+        """Something happened to a model while the server starts."""
+
     def ready(self, ready: Ready) -> None: ...
 
     def stopping(self, grace: float, running: int) -> None: ...
@@ -262,6 +265,9 @@ class _Events(_Start):
     def begin(self, config: Config) -> None:
         if _is_open(config):
             self._events.tell("warning", code="no_api_key", message=_open_to_all(config), do=_DO_SET_A_KEY)
+
+    def event(self, event: str, **facts: Any) -> None:
+        self._events.tell(event.replace(" ", "_"), **facts)
 
     def ready(self, ready: Ready) -> None:
         self._ready = True
@@ -291,6 +297,7 @@ class _Lines(_Start):
     ) -> None:
         self._screen, self._began, self._sources, self._environ = screen, began, sources, environ
         self._wait = Waiting(screen, "starting")
+        self._shown: tuple[str, str] | None = None
         self._stopping = False
 
     def begin(self, config: Config) -> None:
@@ -300,6 +307,24 @@ class _Lines(_Start):
             self._screen.warn(_open_to_all(config))
             self._screen.say(f"  do       {_DO_SET_A_KEY}")
         self._wait.begin()
+
+    def event(self, event: str, **facts: Any) -> None:
+        """The stages of a start; in a log, where nothing can be drawn again, a line for each of them."""
+        if event == "leftovers ended":
+            return self._screen.warn(
+                f"{facts['model']}: an engine of a server that was killed was still there; ended"
+            )
+        if event != "model loading":
+            return
+        model, stage, fraction = facts["model"], facts["stage"], facts.get("fraction")
+        if self._screen.live:
+            bar = (
+                f"{units.bar(round(100 * fraction), 100, 20)} {fraction:.0%}" if fraction is not None else ""
+            )
+            self._wait.what = f"{model}  {stage}  {bar}".rstrip()
+        elif (model, stage) != self._shown:
+            self._shown = model, stage
+            self._screen.say(f"{self._screen.sign('running')} {model}  {stage}")
 
     def ready(self, ready: Ready) -> None:
         self._wait.over()

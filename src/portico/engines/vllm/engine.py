@@ -22,7 +22,7 @@ from portico.engines.vllm.said import Stages
 from portico.engines.vllm.watch import ProcessTree, Watch
 from portico.engines.vllm.why import why
 from portico.errors import EngineError, EngineStartFailed, UpstreamFailed
-from portico.leftovers import MARK, Running, new_mark
+from portico.leftovers import MARK, Record, Running, new_mark
 from portico.process import Child, Log, launch
 from portico.web import Upstream
 
@@ -138,6 +138,10 @@ class Vllm:
         self._measured = Measured(home / "engines" / "memory.json")
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
+
+    def end_leftovers(self) -> list[Record]:
+        """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
+        return self._running.end_leftovers()
 
     async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> VllmReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
