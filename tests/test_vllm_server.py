@@ -23,6 +23,7 @@ from live_server import LiveServer, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process trees are kept by Linux's means")
 
+SPREAD = 12.0
 CHAT = "/v1/chat/completions"
 
 
@@ -144,22 +145,21 @@ def test_nothing_is_lost_while_engines_are_killed(tmp_path: Path) -> None:
 
 
 async def _requests_and_kills(server: LiveServer, *, requests: int, kills: int) -> list[tuple[str, float]]:
-    """Each request's outcome and its seconds. Odd ones speak Ollama's dialect; every other one is streamed."""
-    draw, done = random.Random(7), asyncio.Event()
-    gate = asyncio.Semaphore(24)
+    """Each request's outcome and its seconds. They come at random within `SPREAD` seconds, and so do the kills, of any
+    process of any engine. Odd ones speak Ollama's dialect; every other pair is streamed."""
+    draw = random.Random(7)
 
     async def killer() -> None:
         for _ in range(kills):
-            await asyncio.sleep(draw.uniform(0.1, 0.5))
+            await asyncio.sleep(draw.uniform(0.5, 1.5) * SPREAD / kills)
             victims = await asyncio.to_thread(processes, server)
             if victims:
                 with_suppressed(draw.choice(victims))
-        done.set()
 
     async def one(client: httpx2.AsyncClient, number: int) -> tuple[str, float]:
-        async with gate:
-            began = time.monotonic()
-            return await _outcome(client, number), time.monotonic() - began
+        await asyncio.sleep(draw.uniform(0, SPREAD))
+        began = time.monotonic()
+        return await _outcome(client, number), time.monotonic() - began
 
     async with httpx2.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
         killing = asyncio.create_task(killer())

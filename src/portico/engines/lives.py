@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from portico.engines import Claim, Engine, ModelSpec, Progress, Replica, State
-from portico.engines.schedule import Standing, is_lost
+from portico.engines.schedule import LOST_AFTER, Standing, is_lost
 from portico.errors import EngineStartFailed, PorticoError
 from portico.messages import Value
 
@@ -158,6 +158,11 @@ class Model:
             deepest=self.claim.deepest,
             nap_at=self.nap_at,
         )
+
+    def gave_up(self) -> bool:
+        """Whether a start that failed is told to those who wait. One that ran before is worth waiting for: its engine
+        was killed while it came back, or its memory was not free yet."""
+        return not self.has_run or self.failures >= LOST_AFTER
 
     def would_start(self) -> bool:
         """It is started, or woken, as soon as there is room and time."""

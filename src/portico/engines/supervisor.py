@@ -176,7 +176,12 @@ class Supervisor:
     async def _wait_for(self, spec: ModelSpec) -> Lease:
         model = self._known(spec)
         self._notice_death(model)
-        if model.error is not None and model.state == "failed" and model.retry_at > self._now():
+        if (
+            model.error is not None
+            and model.state == "failed"
+            and model.retry_at > self._now()
+            and model.gave_up()
+        ):
             raise model.error.with_traceback(None)  # it would grow by every caller it is raised to
         waits = model.open is None or model.open.spec is not spec
         if waits and self._waiting >= self._max_queue:
@@ -332,7 +337,8 @@ class Supervisor:
         model.not_started(self._now(), error)
         self._say("model not loaded", model=model.spec.name, error=str(error))
         model.gone()
-        self._refuse(model, error)
+        if model.gave_up():
+            self._refuse(model, error)
 
     async def _end(self, model: Model) -> None:
         run, model.state, model.open = model.run, "stopping", None
