@@ -40,6 +40,7 @@ from portico.gateway.serving import Serving
 from portico.library import HubSettings, Library, ModelFile, bundled_folder
 from portico.ollama_env import model_folders
 from portico.web import Access, Route, Routes
+from portico.web.tracing import tracing
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Portico:
         """`extra` are routes of later floors, such as those of workflows. `on_event` hears what happens to models
         while the server starts; later the log does."""
         self._on_event = on_event
+        self._tracing = tracing(environ)
         home = config_file.data_home(config, environ)
         keys = config_file.callers_keys(config)
         self.config = config
@@ -133,7 +135,7 @@ class Portico:
             *self._extra,
         ]
         self.beside.description = describe(rows, keys=bool(self._keys))
-        self.gateway = Gateway(Routes(rows), access, self.meters, self.log)
+        self.gateway = Gateway(Routes(rows), access, self.meters, self.log, self._tracing)
         limits = msgspec.structs.replace(Limits.of(config), streamed_paths=("/api/blobs/",))
         self.listener = Listener(self.gateway, config, refuse=self.gateway.turned_away, limits=limits)
         host, port = await self.listener.start()
@@ -179,6 +181,7 @@ class Portico:
         self.models.close()
         await self.listener.stop(grace)
         await self.supervisor.stop()
+        await asyncio.to_thread(self._tracing.close)
         self.log.flush()
 
     def cut(self) -> None:

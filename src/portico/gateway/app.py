@@ -14,7 +14,9 @@ from portico.gateway.meters import Meters
 from portico.gateway.refusals import render
 from portico.web import Access, Account, HungUp, Request, Routes
 from portico.web.request import Receive, Scope, Send
+from portico.web.tracing import Tracing
 
+NO_SPANS = Tracing()
 _log = logging.getLogger("portico.gateway")
 _TAG = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
 _LAST_WORDS = 2.0
@@ -28,8 +30,16 @@ class Gateway:
     let it answer. 5. Turn whatever went wrong into the dialect's own error. 6. Settle the account.
     """
 
-    def __init__(self, routes: Routes, access: Access, meters: Meters, log: RequestLog) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        access: Access,
+        meters: Meters,
+        log: RequestLog,
+        tracing: Tracing = NO_SPANS,
+    ) -> None:
         self.routes, self.access, self.meters, self.log = routes, access, meters, log
+        self._trace = tracing.begin
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -46,6 +56,7 @@ class Gateway:
         request.tag = self._tag(request)  # (1)
         request.extra.append((b"x-request-id", request.tag.encode()))
         self.meters.in_flight += 1
+        traced = self._trace(request)
         note = ""
         try:
             await self._answer(request)
@@ -66,6 +77,8 @@ class Gateway:
             self.meters.in_flight -= 1
             self.meters.settle(request.account, request.status, gone=request.gone)  # (6)
             status = 499 if request.gone else request.status
+            if traced is not None:
+                traced(status)
             self.log.request(request.tag, request.method, request.path, status, request.account, note, said)
 
     async def _answer(self, request: Request) -> None:

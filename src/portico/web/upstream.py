@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import httptools
 
 from portico.errors import UpstreamClosed, UpstreamTimeout, UpstreamUnreachable
+from portico.web.tracing import passed_on
 
 IDLE_SECONDS = 4.0
 """llama.cpp closes a connection that idles for 5 s; one taken from the pool just then would fail."""
@@ -220,6 +221,8 @@ class Upstream:
         A reused connection that closes before any byte was idle too long for the server: the request is sent
         once more on a new one. Raises UpstreamUnreachable, UpstreamClosed, UpstreamTimeout.
         """
+        if further := passed_on.get():
+            headers = (*headers, *further)
         message = self._message(method, path, body, headers)
         connection = self._reuse()
         if connection is not None:
