@@ -6,15 +6,19 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from portico.cli import main
 from portico.cli.serve import VLLM, VLLM_SWITCHES
 from portico.config import Config, ModelEntry
 from portico.configured import configured
-from portico.engines import ModelSpec
-from portico.engines.vllm.command import Place, command
+from portico.engines import Facts, ModelSpec
+from portico.engines.gpus import Gpu
+from portico.engines.vllm.command import CPU_KV_BYTES, Place, command
+from portico.engines.vllm.engine import PROCESS_BYTES, chosen_gpus, estimate
 from portico.engines.vllm.installs import Install
+from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError
 from portico.library import HubSettings, Library, bundled_folder
 
@@ -142,7 +146,7 @@ async def test_what_every_engine_is_told(library: Library) -> None:
     (spec,) = await configured(
         Config(models=(ModelEntry(name="Qwen/Qwen3-8B"),)), library, vllm_is_there=True
     )
-    made = command(spec, GPU, PLACE, mark={"PORTICO_ENGINE_MARK": "m"})
+    made = command(spec, GPU, PLACE, more={"PORTICO_ENGINE_MARK": "m"})
     assert made.argv[:3] == ("/e/bin/python", "-m", "vllm.server")
     assert holds(list(made.argv), ["--uds", "/run/x.sock"])
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details"} <= set(made.argv)
@@ -182,3 +186,38 @@ async def test_what_another_engine_cannot_be_told_is_refused(library: Library, e
     entry = ModelEntry(name="portico-tiny", engine=engine, max_num_seqs=4)
     with pytest.raises(ConfigError, match=r"max_num_seqs of model 'portico-tiny' has no effect.*engine vllm"):
         await configured(Config(models=(entry,)), library)
+
+
+# ---- GPUs
+
+GPUS = [Gpu(index=at, name="GPU", total=100, free=free) for at, free in enumerate([10, 90, 40, 80])]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "visible", "taken"),
+    [
+        (1, None, "1"),
+        (2, None, "1,3"),
+        (4, None, "0,1,2,3"),
+        (1, "0,2", "2"),
+        (2, "2, 0", "0,2"),
+        (1, "", ""),
+        (1, "GPU-5ebe9f43", "GPU-5ebe9f43"),
+    ],
+)
+def test_a_model_gets_the_gpus_with_the_most_free_memory(
+    wanted: int, visible: str | None, taken: str
+) -> None:
+    spec = ModelSpec(name="m", engine="vllm", source="m", vllm=VllmOptions(tensor_parallel_size=wanted))
+    assert chosen_gpus(spec, GPUS, visible) == taken
+
+
+def test_what_a_model_is_expected_to_take() -> None:
+    facts = Facts(size=1000)
+    small = ModelSpec(name="m", engine="vllm", source="m", facts=facts)
+    assert estimate(small, "gpu", GPUS) == 90, "nine tenths of one GPU"
+    sized = msgspec.structs.replace(small, vllm=VllmOptions(kv_cache_memory_bytes=500))
+    assert estimate(sized, "gpu", GPUS) == 1500 + PROCESS_BYTES
+    assert estimate(small, "host", ()) == 1000 + CPU_KV_BYTES + PROCESS_BYTES
+    two = msgspec.structs.replace(small, vllm=VllmOptions(tensor_parallel_size=2, gpu_memory_utilization=0.5))
+    assert estimate(two, "gpu", GPUS) == 100

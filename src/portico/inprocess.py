@@ -74,7 +74,12 @@ class Portico:
         self.config = config
         self.library = library(config, environ, home)
         self.log = RequestLog(form=config.log_format, level=config.log_level, prompts=config.log_prompts)
-        self._vllm = Vllm(home, first_byte=config.first_token_timeout, between=config.token_timeout)
+        self._vllm = Vllm(
+            home,
+            first_byte=config.first_token_timeout,
+            between=config.token_timeout,
+            visible=environ.get("CUDA_VISIBLE_DEVICES"),
+        )
         self.supervisor = Supervisor(
             {
                 "vllm": self._vllm,

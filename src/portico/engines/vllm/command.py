@@ -37,8 +37,8 @@ class Command(Value, frozen=True, kw_only=True):
     environment: dict[str, str]
 
 
-def command(spec: ModelSpec, install: Install, place: Place, *, mark: Mapping[str, str] = {}) -> Command:
-    """`mark`: further variables, by which the processes are known."""
+def command(spec: ModelSpec, install: Install, place: Place, *, more: Mapping[str, str] = {}) -> Command:
+    """`more`: further variables, such as the mark by which the processes are known."""
     argv = [install.python, "-m", install.module, "--model", spec.source]
     argv += ["--served-model-name", spec.served_name or spec.name]
     argv += ["--uds", place.socket] if place.socket else ["--host", "127.0.0.1", "--port", str(place.port)]
@@ -52,7 +52,7 @@ def command(spec: ModelSpec, install: Install, place: Place, *, mark: Mapping[st
     if install.device == "cpu" and not any(_names(each) in _EAGER for each in given):
         argv.append("--enforce-eager")  # compiling for a CPU takes minutes and a C++ compiler
     argv += given
-    return Command(argv=tuple(argv), environment={**_environment(spec, install, place), **mark})
+    return Command(argv=tuple(argv), environment={**_environment(spec, install, place), **more})
 
 
 def _options(spec: ModelSpec) -> list[str]:

@@ -131,7 +131,10 @@ class Vllm:
         between: float = 300.0,
         limits: Limits = LIMITS,
         install: Install | None = None,
+        visible: str | None = None,
     ) -> None:
+        """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all."""
+        self._visible = visible
         self._home, self._first_byte, self._between = home, first_byte, between
         self._limits, self._install = limits, install
         self.installs = Installs(home)
@@ -153,7 +156,13 @@ class Vllm:
         install = self._install or self._found(spec)
         mark = new_mark()
         place = self._place(spec, mark)
-        child = self._launch(spec, command(spec, install, place, mark={MARK: mark}))
+        marks = {MARK: mark}
+        if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
+            marks |= {
+                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+                "CUDA_VISIBLE_DEVICES": chosen_gpus(spec, present, self._visible),
+            }
+        child = self._launch(spec, command(spec, install, place, more=marks))
         upstream = self._upstream(place)
         try:
             self._running.note(mark, model=spec.name, pid=child.pid)
@@ -285,6 +294,23 @@ class Vllm:
             place.template.unlink(missing_ok=True)
 
 
+def gpu_count(spec: ModelSpec) -> int:
+    return (spec.vllm.tensor_parallel_size or 1) * (spec.vllm.pipeline_parallel_size or 1)
+
+
+def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], visible: str | None) -> str:
+    """The GPUs for a model: those with the most free memory, of those that may be used. vLLM by itself takes the first
+    ones, also where a model is there already. What was asked for by other than numbers is left as it is."""
+    allowed = [gpu for gpu in present]
+    if visible is not None:
+        numbers = [word.strip() for word in visible.split(",") if word.strip()]
+        if not all(word.isdigit() for word in numbers):
+            return visible
+        allowed = [gpu for gpu in present if str(gpu.index) in numbers]
+    best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec)]
+    return ",".join(str(index) for index in sorted(gpu.index for gpu in best))
+
+
 def estimate(spec: ModelSpec, device: Device, present: Sequence[Gpu]) -> int:
     """Bytes it will take, before it was ever measured; 0: unknown."""
     options, weights = spec.vllm, spec.facts.size or 0
@@ -292,7 +318,7 @@ def estimate(spec: ModelSpec, device: Device, present: Sequence[Gpu]) -> int:
         return weights + (options.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
     if options.kv_cache_memory_bytes:
         return weights + options.kv_cache_memory_bytes + PROCESS_BYTES
-    count = (options.tensor_parallel_size or 1) * (options.pipeline_parallel_size or 1)
+    count = gpu_count(spec)
     share = options.gpu_memory_utilization or USUAL_SHARE
     return int(share * sum(sorted((gpu.total for gpu in present), reverse=True)[:count]))
 
