@@ -301,7 +301,7 @@ def gpu_count(spec: ModelSpec) -> int:
 def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], visible: str | None) -> str:
     """The GPUs for a model: those with the most free memory, of those that may be used. vLLM by itself takes the first
     ones, also where a model is there already. What was asked for by other than numbers is left as it is."""
-    allowed = [gpu for gpu in present]
+    allowed = list(present)
     if visible is not None:
         numbers = [word.strip() for word in visible.split(",") if word.strip()]
         if not all(word.isdigit() for word in numbers):
