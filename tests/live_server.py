@@ -97,6 +97,7 @@ def serve(
     *arguments: str,
     environ: dict[str, str] | None = None,
     command: tuple[str, ...] = (sys.executable, "-m", "portico"),
+    patience: float = START_SECONDS,
 ) -> Iterator[LiveServer]:
     """`portico serve --port 0 ARGUMENTS`, from an empty working folder; stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ def serve(
             stderr=stderr,
         )
     try:
-        event = _started(process, log)
+        event = _started(process, log, patience)
         url = f"http://127.0.0.1:{event['port']}"
         key = (environ or {}).get("PORTICO_API_KEY", "").partition(",")[0]
         server = LiveServer(url, event["port"], "", process, log, key)
@@ -126,7 +127,7 @@ def serve(
         process.stdout.close()
 
 
-def _started(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+def _started(process: subprocess.Popen[bytes], log: Path, patience: float) -> dict[str, Any]:
     """The server_started event. The rest of its output is read and dropped, so that it never blocks."""
     found: list[dict[str, Any]] = []
     seen = threading.Event()
@@ -140,7 +141,7 @@ def _started(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
         seen.set()
 
     threading.Thread(target=read, daemon=True).start()
-    if not seen.wait(START_SECONDS) or not found:
+    if not seen.wait(patience) or not found:
         raise AssertionError(
             f"the server did not start (exit code {process.poll()}):\n"
             + log.read_text(encoding="utf-8", errors="replace")
