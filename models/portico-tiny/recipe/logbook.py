@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-UNTOLD = {"out", "tokenizer"}
+UNTOLD = {"out", "tokenizer", "init"}
 """Arguments that are places on somebody's machine."""
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from portico import prompts
 from recipe import attention, logbook
@@ -25,7 +26,7 @@ from recipe.optimizer import Optimizer
 # The modules that decide the weights, beside the families, and the arguments that do not.
 DECIDING = ["attention.c", "attention.py", "data.py", "network.py", "optimizer.py", "render.py", "sample.py"]
 DECIDING += ["train.py", "words.py"]
-NOT_DECIDING = {"out", "tokenizer", "resume", "save_minutes", "stop_after_minutes", "log_every"}
+NOT_DECIDING = {"out", "tokenizer", "init", "resume", "save_minutes", "stop_after_minutes", "log_every"}
 
 
 def arguments() -> argparse.Namespace:
@@ -33,6 +34,8 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--steps", type=int, required=True, help="the whole schedule, also if a run stops earlier")
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--init", type=Path, help="model.safetensors of an earlier training, to go on from")
+    p.add_argument("--first", type=int, default=0, help="... as if so many steps of this schedule were done")
     p.add_argument(
         "--tokenizer", type=Path, required=True, help="tokenizer.json, as recipe.tokenizer made it"
     )
@@ -66,7 +69,7 @@ def arguments() -> argparse.Namespace:
 def rate(step: int, a: argparse.Namespace) -> float:
     """The learning rate's factor: a warm-up, flat, then a line down to last_rate."""
     left = (a.steps - step) / max(1, a.steps * (1 - a.flat))
-    return min(1.0, (step + 1) / a.warmup) * min(1.0, max(a.last_rate, left))
+    return min(1.0, (step - a.first + 1) / a.warmup) * min(1.0, max(a.last_rate, left))
 
 
 def other(step: int, a: argparse.Namespace) -> float:
@@ -125,6 +128,7 @@ def made_of(a: argparse.Namespace) -> str:
         folder.parent / "chat_template.jinja",
         a.tokenizer,
     ]
+    sources += [a.init] if a.init else []
     sources += [Path(prompts.__file__), Path(prompts.__file__).with_name("prompts.toml")]
     digest = hashlib.sha256()
     for source in sources:
@@ -150,7 +154,9 @@ def main() -> None:
     config = Config(a.vocab, a.hidden, a.layers, a.kv_heads, a.ffn, a.context)
     network = Network(config, seed=a.seed, compiled=True)
     optimizer = Optimizer(network, a.optimizer, a.lr, tuple(a.betas), a.decay, a.momentum, a.embed_lr)
-    first, seen, spent, ema = 0, 0, 0.0, None
+    first, seen, spent, ema = a.first, 0, 0.0, None
+    if a.init:
+        network.load_state_dict(load_file(a.init))
     digest = made_of(a)
     if a.resume and (a.out / "checkpoint.pt").exists():
         state = torch.load(a.out / "checkpoint.pt", weights_only=True)
