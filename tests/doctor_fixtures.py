@@ -122,10 +122,13 @@ def vllm(*names: str, **routes: Say) -> Place:
     )
 
 
-def vllms_chat(body: dict[str, Any]) -> Any:
-    """vLLM without a tool parser and without details of prompt tokens; its words are those of 0.32."""
-    if body.get("tool_choice") == "auto":
-        text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+def vllms_chat(body: dict[str, Any], *, parser: bool = False) -> Any:
+    """vLLM without details of prompt tokens; `parser`: it was started with one for tools. Its words are those of
+    0.32."""
+    if "tools" in body and not parser:
+        asked = '"auto" tool choice requires --enable-auto-tool-choice and'
+        asked = asked if body["tool_choice"] == "auto" else 'tool_choice="required" requires'
+        text = f"{asked} --tool-call-parser to be set"
         return 400, {"error": {"message": text, "type": "BadRequestError", "code": 400}}
     message: dict[str, Any] = {"role": "assistant", "content": "Hello", "tool_calls": []}
     if body.get("tool_choice") == "required":

@@ -32,6 +32,15 @@ def chat(content: str | None = "Hello", *, finish: str = "stop", **message: Any)
     return {"choices": [{"message": {"content": content, **message}, "finish_reason": finish}]}
 
 
+def chunks(*deltas: dict[str, Any], finish: str | None = "length", **more: Any) -> Answer:
+    events = [{"choices": [{"delta": delta}], **more} for delta in deltas]
+    events.append({"choices": [{"delta": {}, "finish_reason": finish}]})
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return Answer(200, f"{text}data: [DONE]\n\n".encode())
+
+
+NAMED = {"tool_calls": [{"index": 0, "id": "1", "type": "function", "function": {"name": "go"}}]}
+BEGUN = {"tool_calls": [{"index": 0, "function": {"arguments": '{"'}}]}
 CALL = [{"function": {"name": "go", "arguments": "{}"}}]
 REFUSED = Answer(400, b'{"error": {"message": "no such thing"}}')
 
@@ -54,6 +63,15 @@ REFUSED = Answer(400, b'{"error": {"message": "no such thing"}}')
         ),
         ((REFUSED, REFUSED), "warn", "refused (400): no such thing"),
         ((chat("", tool_calls=[{"function": {"name": "stop"}}]), chat()), "warn", "did not come back parsed"),
+        (
+            (chunks({"role": "assistant", "content": ""}, NAMED, BEGUN), chat()),
+            "ok",
+            "a call comes back parsed",
+        ),
+        ((chunks({"content": "Hel"}, {"content": "lo"}), chat()), "warn", "only text"),
+        ((chunks({"content": "<tool"}, {"content": "_call>"}), chat()), "skip", "were not enough for a call"),
+        ((chunks({"reasoning_content": "Hm"}), chat()), "skip", "were not enough for a call"),
+        ((chunks({}, error={"message": "oops"}), chat()), "warn", "is no chat completion"),
     ],
 )
 def test_tools(answers: tuple[Any, ...], state: str, found: str) -> None:
@@ -168,6 +186,7 @@ def test_a_bare_vllm(tmp_path: Path) -> None:
     assert line(checks, "VLLM_MODEL")["state"] == "ok" and code == 0
     assert line(checks, "chat", RUNNING)["state"] == "ok"
     tools = line(checks, "tools", RUNNING)
+    assert tools["found"] == 'refused (400): tool_choice="required" requires --tool-call-parser to be set'
     assert tools["state"] == "warn" and "--enable-auto-tool-choice" in tools["do"]
     assert line(checks, "schema", RUNNING)["state"] == "ok"
     assert "--enable-prompt-tokens-details" in line(checks, "cached", RUNNING)["do"]
@@ -182,7 +201,7 @@ def test_a_template_that_refuses_to_be_told(tmp_path: Path) -> None:
     def answer(body: dict[str, Any]) -> Any:
         if "chat_template_kwargs" in body:
             return 400, {"error": {"message": "chat_template is not supported for Mistral tokenizers."}}
-        return vllms_chat(body | {"tool_choice": "required"} if "tools" in body else body)
+        return vllms_chat(body, parser=True)
 
     with serving(vllm(**{CHAT: answer})) as place:
         checks, _, _ = doctor(home=tmp_path, PORTICO_HOST=place.url)

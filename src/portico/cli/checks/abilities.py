@@ -15,6 +15,7 @@ from portico.cli import units
 from portico.cli.checks import Check, State
 from portico.cli.checks.asking import Answer, Asker, Heard, Silence
 from portico.cli.checks.who import LLAMACPP, OLLAMA, PORTICO, VLLM, Model, Seen
+from portico.dialects.framing import SSEReader
 
 MOST_MODELS = 4
 """Models that are asked. Each gets eight or nine requests."""
@@ -73,7 +74,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Function(msgspec.Struct):
-    name: str = ""
+    name: str | None = None
     arguments: Any = None
 
 
@@ -122,9 +123,43 @@ class _Tokens(msgspec.Struct):
     tokens: list[int]
 
 
+class _Delta(msgspec.Struct):
+    delta: _Said = msgspec.field(default_factory=_Said)
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Delta] = []
+    error: Any = None
+
+
+def _streamed(answer: Answer) -> _Chat | None:
+    """The chunks put together; None where it is no stream of them."""
+    whole = _Choice()
+    whole.message.tool_calls = []
+    reader = SSEReader()
+    try:
+        chunks = [
+            msgspec.json.decode(data, type=_Chunk)
+            for data in (*reader.feed(answer.body), *reader.end())
+            if data != b"[DONE]"
+        ]
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError):
+        return None
+    for choice in (each for chunk in chunks for each in chunk.choices):
+        said = choice.delta
+        whole.message.content = (whole.message.content or "") + (said.content or "")
+        whole.message.thinking = (whole.message.thinking or "") + said.thought
+        whole.message.tool_calls += [call for call in said.tool_calls or [] if call.function.name]
+        whole.finish_reason = choice.finish_reason or whole.finish_reason
+    return _Chat([whole]) if chunks and not any(chunk.error for chunk in chunks) else None
+
+
 def _chat(heard: Heard) -> _Chat | None:
     if not isinstance(heard, Answer):
         return None
+    if heard.status == 200 and heard.body.lstrip()[:5] == b"data:":
+        return _streamed(heard)
     found = heard.read(_Chat)
     if found is None and (ollama := heard.read(_OllamaChat)) is not None:
         found = ollama.as_openai()
@@ -175,8 +210,11 @@ class _OpenAI:
         return (first, asker.post("/v1/chat/completions", body)) if isinstance(first, Answer) else (first,)
 
     def tools(self, asker: Asker) -> tuple[Heard, ...]:
-        """A call that is required, and whether one may be left to the model, as agents do."""
-        required = self._quietly(asker, self._body(MOST_TOKENS, tools=[TOOL], tool_choice="required"))
+        """A call that is required, and whether one may be left to the model, as agents do. The first is streamed:
+        a call's name is parsed long before the call is whole, for which the tokens may be too few."""
+        required = self._quietly(
+            asker, self._body(MOST_TOKENS, tools=[TOOL], tool_choice="required", stream=True)
+        )
         return required, self._quietly(asker, self._body(1, tools=[TOOL], tool_choice="auto"))
 
     def schema(self, asker: Asker) -> tuple[Heard, ...]:
@@ -268,6 +306,8 @@ def state(model: Model, *, asked: bool) -> Check:
 
 
 def _refused(heard: Answer) -> str:
+    if heard.status == 200:
+        return "accepted, and the answer is no chat completion"
     return f"refused ({heard.status}): {heard.said}"
 
 

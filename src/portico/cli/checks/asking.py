@@ -63,7 +63,7 @@ class Silence(NamedTuple):
             case "refused":
                 return f"nothing listens at {url} (connection refused)"
             case "unknown":
-                return f"no machine is known by the name in {url}"
+                return f"the name in {url} leads to no address"
             case "unreachable":
                 return f"no connection to {url} within {within}: a firewall, or the machine is off"
             case "slow":
