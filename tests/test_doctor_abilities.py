@@ -12,8 +12,9 @@ import pytest
 from doctor_fixtures import CHAT, HANG, Place, doctor, line, listed, ollama, serving, states, vllm, vllms_chat
 from live_server import LiveServer
 from portico.cli.checks import Check
-from portico.cli.checks.abilities import MOST_TOKENS, abilities, state
+from portico.cli.checks.abilities import abilities, state
 from portico.cli.checks.asking import Answer, Silence
+from portico.cli.checks.probes import MOST_TOKENS
 from portico.cli.checks.who import OLLAMA, VLLM, Model, Seen, loaded
 from portico.cli.replies import EngineHealth, Health, Loaded
 

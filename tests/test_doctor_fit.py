@@ -38,7 +38,9 @@ def gpu(index: int = 0, *, total: int = 24 * GIB, free: int | None = None) -> Gp
 
 
 def said(fit: Fit) -> Check:
-    _, fits = verdict("toy", fit, set_context="portico serve toy --context {}", smaller="smaller")
+    _, fits = verdict(
+        "toy", fit, Room(host=0), set_context="portico serve toy --context {}", smaller="smaller"
+    )
     return fits
 
 
@@ -70,7 +72,7 @@ def test_nothing_known_is_zero() -> None:
 def test_it_fits_whole() -> None:
     fit = on_llamacpp(spec(), Room(host=32 * GIB))
     assert (fit.weights, fit.wanted, fit.largest, fit.device) == (4 * GIB, 32768, 32768, "host")
-    takes, fits = verdict("toy", fit, set_context="{}", smaller="")
+    takes, fits = verdict("toy", fit, Room(host=32 * GIB), set_context="{}", smaller="")
     assert takes.found == (
         "weights 4.0 GiB, KV cache 4.5 GiB for its context of 32,768 tokens; 32.0 GiB of memory free"
     )
@@ -98,8 +100,9 @@ def test_a_context_that_was_asked_for_counts() -> None:
 
 
 def test_unknown_memory_and_unknown_heads_promise_nothing() -> None:
-    takes, fits = verdict("toy", on_llamacpp(spec(), Room(host=None)), set_context="{}", smaller="")
-    assert fits.state == "ok" and takes.found.endswith("how much memory is free is not known")
+    room = Room(host=None)
+    takes, fits = verdict("toy", on_llamacpp(spec(), room), room, set_context="{}", smaller="")
+    assert fits.state == "ok" and takes.found.endswith("; what is free is not known")
     bare = ModelSpec(
         name="toy", engine="llamacpp", source="x", facts=Facts(format="gguf", size=GIB, context=4096)
     )
@@ -132,6 +135,8 @@ def test_the_verdict_is_what_a_start_would_do(free: int, size: int, context: int
 def test_a_gpu_is_taken_by_its_share() -> None:
     fit = on_vllm(spec(engine="vllm"), Room(host=GIB, gpus=(gpu(),)), "gpu")
     assert (fit.device, fit.share, fit.largest) == ("gpu", 0.9, 32768)
+    takes, _ = verdict("toy", fit, Room(host=GIB, gpus=(gpu(), gpu(1))), set_context="{}", smaller="")
+    assert takes.found.endswith("1.5 GiB beside; 1.0 GiB of memory free, 48.0 GiB of GPU memory")
     assert said(fit).state == "ok"
 
 

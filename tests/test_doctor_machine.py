@@ -170,7 +170,8 @@ def test_the_hub_is_asked_as_whoever_has_a_token(tmp_path: Path) -> None:
         assert hub.look({**environ, "HF_TOKEN": "hf_set"}, cache)[1].found == "set (HF_TOKEN), of ana"
         assert place.asked[-1][2] == "Bearer hf_set"
         place.asked.clear()
-        (offline,) = hub.look({**environ, "HF_HUB_OFFLINE": "yes"}, cache)
+        offline, kept = hub.look({**environ, "HF_HUB_OFFLINE": "yes"}, cache)
+        assert kept.found.startswith("set (")
         assert offline.state == "skip" and "HF_HUB_OFFLINE is set" in offline.found and place.asked == []
     nobody = hub.look({"HF_ENDPOINT": f"http://127.0.0.1:{refused_port()}"}, tmp_path / "no")
     assert nobody[0].state == "warn" and "connection refused" in nobody[0].found

@@ -150,7 +150,9 @@ def fits(folder: Path) -> str:
         on_vllm(spec, Room(host=GIB, gpus=(used,)), "gpu"),
         on_vllm(spec, Room(host=GIB, gpus=(small,)), "gpu"),
     ]
-    lines = [check for fit in found for check in verdict("toy", fit, set_context="{}", smaller="")]
+    lines = [
+        check for fit in found for check in verdict("toy", fit, Room(host=GIB), set_context="{}", smaller="")
+    ]
     return "\n".join(check.found for check in lines)
 
 

@@ -111,7 +111,7 @@ def _largest(left: int, token: int, wanted: int, fits: bool) -> int:
     return tokens // _STEP * _STEP if tokens >= SMALLEST_CONTEXT else 0
 
 
-def verdict(name: str, fit: Fit, *, set_context: str, smaller: str) -> list[Check]:
+def verdict(name: str, fit: Fit, room: Room, *, set_context: str, smaller: str) -> list[Check]:
     """Two lines: what it takes, and whether that is there. `set_context`: the command with the largest context in
     place of {}; `smaller`: what to do where not even the weights fit."""
     takes = f"weights {units.memory(fit.weights)}" if fit.weights else "weights of unknown size"
@@ -121,13 +121,13 @@ def verdict(name: str, fit: Fit, *, set_context: str, smaller: str) -> list[Chec
         takes += f", a context of {fit.wanted:,} tokens (what it takes is not known)"
     if fit.beside:
         takes += f", {units.memory(fit.beside)} beside"
-    where = "GPU memory" if fit.device == "gpu" else "memory"
     free = (
-        f"{units.memory(fit.free)} of {where} free"
-        if fit.free < 1 << 62
-        else f"how much {where} is free is not known"
+        f"{units.memory(room.host)} of memory free" if room.host is not None else "what is free is not known"
     )
+    if room.gpus:
+        free += f", {units.memory(sum(gpu.free for gpu in room.gpus))} of GPU memory"
     lines = [Check(GROUP, "takes", "ok" if fit.weights else "skip", f"{takes}; {free}")]
+    where = "GPU memory" if fit.device == "gpu" else "memory"
     return [*lines, _fits(name, fit, where, set_context, smaller)]
 
 

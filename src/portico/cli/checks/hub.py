@@ -62,17 +62,19 @@ def _token(heard: Heard, token: str) -> Check:
     return Check(GROUP, "token", "ok", f"set ({token}){name}")
 
 
-def offline(variable: str) -> list[Check]:
-    return [Check(GROUP, "hub", "skip", f"not asked: {variable} is set", f"unset {variable} to pull models")]
+def offline(variable: str, *, token: str) -> list[Check]:
+    """Neither the hub nor what it makes of the token is asked for."""
+    reach = Check(GROUP, "hub", "skip", f"not asked: {variable} is set", f"unset {variable}")
+    return [reach, Check(GROUP, "token", "skip", f"set ({token})" if token else "no HF_TOKEN")]
 
 
 def look(environ: Mapping[str, str], cache: Path) -> list[Check]:
     """`cache`: the hub's, whose folder above holds the token of `hf auth login`."""
+    token, where = _found(environ, cache)
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if environ.get(variable, "").upper() in _TRUE:
-            return offline(variable)
+            return offline(variable, token=where)
     endpoint = environ.get("HF_ENDPOINT", "").strip().rstrip("/") or ENDPOINT
-    token, where = _found(environ, cache)
     with Asker(endpoint, token or None, seconds=SECONDS) as asker:
         heard = asker.get("/api/whoami-v2" if token else "/api/models?limit=1")
     return hub(endpoint, heard, token=where)

@@ -114,7 +114,10 @@ def model(name: str, place: Place, engines: list[Available], room: Room, *, disk
     smaller = (
         "take a smaller quantization or a smaller model, or unload others: `portico ps`, `portico stop MODEL`"
     )
-    return [*lines, *verdict(name, fit, set_context=f"portico serve {name} --context {{}}", smaller=smaller)]
+    return [
+        *lines,
+        *verdict(name, fit, room, set_context=f"portico serve {name} --context {{}}", smaller=smaller),
+    ]
 
 
 def _pull(name: str, place: Place) -> str:
