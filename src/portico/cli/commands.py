@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("engines", "engines", "engines", "Show what can run models here; install vLLM."),
             Entry("logs", "logs", "logs", "Print what a model's engine has written."),
+            Entry("doctor", "doctor", "doctor", "Look for what is wrong here, and say what to do."),
             Entry("bench", "bench", "bench", "Measure any OpenAI or Ollama server."),
             Entry("completion", "completion", "completion", "Print the completion script of a shell."),
             Entry("version", "version", "version", "Print the versions of program and server."),

@@ -263,7 +263,7 @@ def cell_bytes(facts: Facts) -> int:
 
     heads = number("attention.head_count")
     kv_heads = number("attention.head_count_kv") or heads
-    width = (number("embedding_length") // heads) if heads else 0
+    width = ((number("embedding_length") or facts.embedding or 0) // heads) if heads else 0
     keys, values = number("attention.key_length") or width, number("attention.value_length") or width
     return 2 * number("block_count") * kv_heads * (keys + values)
 

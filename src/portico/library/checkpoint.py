@@ -42,6 +42,9 @@ class _Config(msgspec.Struct):
     num_hidden_layers: Number = None
     num_attention_heads: Number = None
     num_key_value_heads: Number = None
+    head_dim: Number = None
+    kv_lora_rank: Number = None
+    qk_rope_head_dim: Number = None
     intermediate_size: Number = None
     vocab_size: Number = None
     dtype: str | None = None
@@ -95,8 +98,8 @@ def facts(folder: Path) -> Facts:
         parameters=_parameters(tensors, config),
         quantization=_quantization(tensors, config),
         format="safetensors",
-        context=_whole(text.max_position_embeddings, text.n_positions, text.n_ctx, text.max_sequence_length),
-        embedding=_whole(text.hidden_size, text.n_embd, text.d_model),
+        context=_context(text),
+        embedding=_embedding(text),
         capabilities=capabilities(
             template,
             embeds=(folder / "modules.json").exists()
@@ -108,6 +111,25 @@ def facts(folder: Path) -> Facts:
         size=sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         modified=files[0].stat().st_mtime,
         metadata=_metadata(config.model_type or family or "unknown", text),
+    )
+
+
+def described(config: bytes) -> Facts:
+    """What a config.json alone tells. Raises DamagedFile."""
+    try:
+        read = msgspec.json.decode(config, type=_Config)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedFile(path="config.json", reason=f"it cannot be read ({error})") from error
+    names = read.architectures or []
+    family = read.text.model_type or read.model_type or (names[0] if names else None)
+    return Facts(
+        architecture=read.model_type or family,
+        class_name=names[0] if names else None,
+        family=family,
+        format="safetensors",
+        context=_context(read.text),
+        embedding=_embedding(read.text),
+        metadata=_metadata(read.model_type or family or "unknown", read.text),
     )
 
 
@@ -193,6 +215,14 @@ def _quantization(tensors: list[safetensors.Tensor], config: _Config) -> str | N
     return max(sizes, key=lambda dtype: sizes[dtype], default=_DTYPES.get(said))
 
 
+def _context(text: _Config) -> int | None:
+    return _whole(text.max_position_embeddings, text.n_positions, text.n_ctx, text.max_sequence_length)
+
+
+def _embedding(text: _Config) -> int | None:
+    return _whole(text.hidden_size, text.n_embd, text.d_model)
+
+
 def _whole(*numbers: Number) -> int | None:
     """The first one that is there and positive."""
     return next((int(number) for number in numbers if number and 0 < number < 1 << 53), None)
@@ -204,6 +234,10 @@ def _metadata(architecture: str, text: _Config) -> dict[str, object]:
         "block_count": text.num_hidden_layers,
         "attention.head_count": text.num_attention_heads,
         "attention.head_count_kv": text.num_key_value_heads,
+        "attention.key_length": text.head_dim,
+        "attention.value_length": text.head_dim,
+        "attention.kv_lora_rank": text.kv_lora_rank,
+        "rope.dimension_count": text.qk_rope_head_dim,
         "feed_forward_length": text.intermediate_size,
         "vocab_size": text.vocab_size,
     }

@@ -8,10 +8,11 @@ hundreds of thousands of strings) are stepped over; only their lengths are kept.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -96,11 +97,18 @@ def read(path: Path | str) -> Header:
         raise DamagedFile(path=str(path), reason=error.strerror or str(error)) from error
 
 
+def beginning(content: bytes) -> dict[str, Scalar]:
+    """The metadata in the first bytes of a GGUF file, as far as they go: writers put what describes the model
+    before its vocabulary. Raises DamagedFile for what does not begin as such a file."""
+    reading = _Reading(_Window(BytesIO(content), "its beginning", len(content)))
+    return reading.values()
+
+
 class _Window:
     """A stretch of the file in memory, and a position in it. The position may lie beyond the stretch; `need`
     moves the stretch there."""
 
-    def __init__(self, file: FileIO, path: str, size: int) -> None:
+    def __init__(self, file: FileIO | BytesIO, path: str, size: int) -> None:
         self._file, self.path, self.size = file, path, size
         self.buffer = b""
         self.start = 0
@@ -181,6 +189,14 @@ class _Reading:
             weights=weights,
             fim=self._fim,
         )
+
+    def values(self) -> dict[str, Scalar]:
+        """What stands before the first thing that is cut off or cannot be read."""
+        _, keys = self._counts()
+        with contextlib.suppress(DamagedFile):
+            for _ in range(keys):
+                self._pair()
+        return self._values
 
     def _counts(self) -> tuple[int, int]:
         window = self._window

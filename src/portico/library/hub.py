@@ -89,6 +89,30 @@ class Hub:
             files=files,
         )
 
+    def read(self, remote: Remote, path: str, most: int) -> bytes:
+        """The first `most` bytes of a file, or all of a shorter one. Raises Unreachable, Gated, PullFailed."""
+        import httpx2
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        url = hf_hub_url(remote.repository, path, revision=remote.commit, endpoint=self._settings.endpoint)
+        headers = build_hf_headers(token=self._settings.token, library_name="portico")
+        headers |= {"Range": f"bytes=0-{most - 1}", "Accept-Encoding": "identity"}
+        content = b""
+        try:
+            with get_session().stream(
+                "GET", url, headers=headers, timeout=LOOK_TIMEOUT, follow_redirects=True
+            ) as response:
+                if response.status_code >= 400:
+                    raise explain(response, remote.repository)
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) >= most:
+                        break
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"{url} cannot be reached: {str(error) or type(error).__name__}.") from error
+        return content[:most]
+
     def plan(self, remote: Remote, choice: Choice) -> tuple[Snapshot, tuple[CachedFile, ...]]:
         """Where the chosen files will lie, and which are there already. Raises PullFailed for a name or a hash
         that cannot be one."""

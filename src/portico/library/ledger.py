@@ -17,7 +17,7 @@ from portico.engines import Facts
 from portico.errors import DamagedFile
 from portico.library import atomic, facts
 
-VERSION = 1  # one more whenever facts are read differently: older entries are then forgotten
+VERSION = 2  # one more whenever facts are read differently: older entries are then forgotten
 _CHUNK = 1024 * 1024
 
 

@@ -26,6 +26,7 @@ from portico.names import canonical, nearest, parse, resolve, same
 
 if TYPE_CHECKING:  # loaded at the first pull
     from portico.library.hub import Hub
+    from portico.library.offers import Offer
     from portico.library.pulls import Pulls
 
 FRESH = 1.0  # seconds a listing is used again: other programs put models into the same folders
@@ -108,6 +109,13 @@ class Library:
         """The next listing looks at the disk again."""
         self._changes += 1
         self._listed = None
+
+    def offered(self, name: str) -> Offer:
+        """What the hub has under that name, without fetching it. Blocks. Raises InvalidRequest, ModelNotFound (a
+        short name nobody knows), Gated, PullFailed."""
+        from portico.library.offers import offer
+
+        return offer(self._connected(), catalogue.bundled().find(parse(name)))
 
     # ---- what changes it ---------------------------------------------------------------------------
 
@@ -215,13 +223,18 @@ class Library:
         whose = owners.get(model.origin, "it is not ours")
         return Unsupported(f"{model.name} cannot be deleted: {whose}.", model=model.name, feature="delete")
 
-    def _start_pulls(self) -> Pulls:
+    def _connected(self) -> Hub:
         from portico.library.hub import Hub
+
+        return self._hub if isinstance(self._hub, Hub) else Hub(self._hub)
+
+    def _start_pulls(self) -> Pulls:
         from portico.library.pulling import Pulling
         from portico.library.pulls import Pulls
 
-        hub = self._hub if isinstance(self._hub, Hub) else Hub(self._hub)
-        pulling = Pulling(self._stock, hub, list_models=lambda: self._listing().models, clock=self._clock)
+        pulling = Pulling(
+            self._stock, self._connected(), list_models=lambda: self._listing().models, clock=self._clock
+        )
         return Pulls(pulling.pull)
 
     def _listing(self) -> Listing:
