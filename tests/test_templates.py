@@ -76,7 +76,8 @@ def test_a_base_model_cannot_chat(base_server: LiveServer, path: str, stream: bo
 def test_a_base_model_completes_and_generates(base_server: LiveServer) -> None:
     completion = {"model": "base", "prompt": "Once upon a time", "max_tokens": 5}
     assert base_server.ask("POST", "/v1/completions", completion)["usage"]["completion_tokens"] == 5
-    generation = {"model": "base", "prompt": "Once", "options": {"num_predict": 3}, "stream": False}
+    options = {"num_predict": 3, "ignore_eos": True}
+    generation = {"model": "base", "prompt": "Once", "options": options, "stream": False}
     assert base_server.ask("POST", "/api/generate", {**generation, "raw": True})["eval_count"] == 3
 
 
