@@ -112,7 +112,8 @@ def flags(command: click.Command) -> set[str]:
 def every_flag() -> set[str]:
     context = click.Context(portico)
     commands = [portico, *(portico.get_command(context, name) for name in ENTRIES)]
-    return {"--help"}.union(*(flags(command) for command in commands if command is not None))
+    below = [each for group in commands if isinstance(group, click.Group) for each in group.commands.values()]
+    return {"--help"}.union(*(flags(command) for command in [*commands, *below] if command is not None))
 
 
 def texts(source: Path) -> Iterator[tuple[int, str]]:
