@@ -97,9 +97,11 @@ def serve(
     *arguments: str,
     environ: dict[str, str] | None = None,
     command: tuple[str, ...] = (sys.executable, "-m", "portico"),
+    key: str = "",
     patience: float = START_SECONDS,
 ) -> Iterator[LiveServer]:
-    """`portico serve --port 0 ARGUMENTS`, from an empty working folder; stopped at the end."""
+    """`portico serve --port 0 ARGUMENTS`, from an empty working folder; stopped at the end. `key` is one that it
+    knows, if not by its environment."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     with log.open("wb") as stderr:
@@ -114,7 +116,7 @@ def serve(
     try:
         event = _started(process, log, patience)
         url = f"http://127.0.0.1:{event['port']}"
-        key = (environ or {}).get("PORTICO_API_KEY", "").partition(",")[0]
+        key = key or (environ or {}).get("PORTICO_API_KEY", "").partition(",")[0]
         server = LiveServer(url, event["port"], "", process, log, key)
         server.model = _first_model(server)
         yield server
