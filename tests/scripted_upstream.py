@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -65,6 +66,9 @@ class ScriptedUpstream:
 
     model: str = "mock-model"
     max_model_len: int = 8192
+    tls: ssl.SSLContext | None = None
+    prefix: str = ""
+    """What its paths begin with; scripts and what was received do not have it."""
     received: list[Received] = field(default_factory=list)
     hangups: list[Hangup] = field(default_factory=list)
     port: int = 0
@@ -88,7 +92,7 @@ class ScriptedUpstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.prefix}/v1"
 
     # ---- what a test says
 
@@ -135,7 +139,7 @@ class ScriptedUpstream:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self.tls)
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -143,7 +147,8 @@ class ScriptedUpstream:
         server.close()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        # A handshake that has failed still has to hear of it.
+        self._loop.run_until_complete(asyncio.sleep(0.05 if self.tls else 0))
         self._loop.close()
 
     def answer_to(self, request: Received) -> Answer:
@@ -206,7 +211,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode()
-        path = self._path.decode().partition("?")[0]
+        path, prefix = self._path.decode().partition("?")[0], self._upstream.prefix
+        path = path.removeprefix(prefix) if path.startswith(prefix) else f"/not-below{path}"
         self._current = Received(method, path, self._headers, self._body, time.monotonic())
         self._playing = asyncio.ensure_future(self._play(self._upstream.answer_to(self._current)))
 
