@@ -10,14 +10,18 @@ import pytest
 from portico.dialects import openai
 from portico.errors import (
     Busy,
+    ConnectionsFull,
     ContextLengthExceeded,
     EngineDied,
     Forbidden,
     InvalidRequest,
     ModelNotFound,
     PorticoError,
+    ShuttingDown,
+    TookTooLong,
     Unauthorized,
     UpstreamFailed,
+    WaitedTooLong,
 )
 
 
@@ -36,7 +40,11 @@ from portico.errors import (
         (ModelNotFound(model="x"), "invalid_request_error", "model_not_found", None),
         (UpstreamFailed("slow down", status=429), "rate_limit_error", "upstream_error", None),
         (EngineDied(model="x"), "server_error", "engine_died", None),
-        (Busy(), "overloaded_error", "overloaded", None),
+        (Busy(), "rate_limit_error", "overloaded", None),
+        (WaitedTooLong(seconds=3), "rate_limit_error", "overloaded", None),
+        (ConnectionsFull(limit=3), "overloaded_error", "overloaded", None),
+        (ShuttingDown(), "overloaded_error", "shutting_down", None),
+        (TookTooLong(seconds=3), "server_error", "request_too_long", None),
         (PorticoError("?"), "server_error", "internal", None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PorticoError) else None,

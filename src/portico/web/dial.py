@@ -42,7 +42,7 @@ class Proxy(NamedTuple):
 
 def read_proxy(url: str) -> Proxy:
     """`http://[user:password@]host:port`. Raises ConfigError, which does not repeat what was given."""
-    form = "expected http://host:port or http://user:password@host:port"
+    form = "proxy: expected http://host:port or http://user:password@host:port"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80

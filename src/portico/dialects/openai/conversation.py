@@ -117,11 +117,12 @@ def _result(message: wire.Message, parts: Sequence[Part], ids: CallIds) -> tuple
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def write(messages: Sequence[Message]) -> list[wire.Message]:
-    return [written for message in messages for written in _written(message)]
+def write(messages: Sequence[Message], *, reasoning: bool = True) -> list[wire.Message]:
+    """`reasoning`: what was thought in earlier turns too."""
+    return [written for message in messages for written in _written(message, reasoning)]
 
 
-def _written(message: Message) -> Iterator[wire.Message]:
+def _written(message: Message, with_reasoning: bool) -> Iterator[wire.Message]:
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = [part for part in message.parts if isinstance(part, Text | Image)]
     for result in results:
@@ -134,7 +135,8 @@ def _written(message: Message) -> Iterator[wire.Message]:
         rest = []
     if results:
         return
-    reasoning = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
+    thoughts = [part.text for part in message.parts if with_reasoning and isinstance(part, Reasoning)]
+    reasoning = "".join(thoughts)
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     yield wire.Message(
         role=message.role,

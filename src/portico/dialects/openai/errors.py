@@ -96,9 +96,15 @@ class _Envelope(msgspec.Struct):
 _envelope = msgspec.json.Decoder(_Envelope)
 
 
+def error_status(error: PorticoError) -> int:
+    """A queue that is full is 429 here: clients come back when Retry-After says so. Any other error has its own."""
+    return 429 if isinstance(error, Busy) else error.status
+
+
 def error_body(error: PorticoError) -> bytes:
-    """`{"error": {"message", "type", "param", "code"}}`. It goes with `error.status`."""
-    kind = _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error")
+    """`{"error": {"message", "type", "param", "code"}}`. It goes with `error_status`."""
+    status = error_status(error)
+    kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     told = {"message": _sentence(error), "type": kind, "param": error.param, "code": error.code}
     return msgspec.json.encode({"error": told})
 
