@@ -69,6 +69,8 @@ class ScriptedUpstream:
     tls: ssl.SSLContext | None = None
     prefix: str = ""
     """What its paths begin with; scripts and what was received do not have it."""
+    manners: Callable[[ScriptedUpstream, Received], Answer] = usual_answer
+    """What it answers where a test has scripted nothing."""
     received: list[Received] = field(default_factory=list)
     hangups: list[Hangup] = field(default_factory=list)
     port: int = 0
@@ -80,6 +82,7 @@ class ScriptedUpstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="scripted upstream", daemon=True)
         self._ready = threading.Event()
+        self.open: set[asyncio.Transport] = set()
 
     def __enter__(self) -> ScriptedUpstream:
         self._thread.start()
@@ -145,10 +148,12 @@ class ScriptedUpstream:
         self._ready.set()
         self._loop.run_forever()
         server.close()
+        for transport in self.open:
+            transport.abort()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        # A handshake that has failed still has to hear of it.
-        self._loop.run_until_complete(asyncio.sleep(0.05 if self.tls else 0))
+        # Those that are aborted are closed in the next turns; a handshake that has failed still has to hear of it.
+        self._loop.run_until_complete(asyncio.sleep(0.05 if self.tls else 0.001))
         self._loop.close()
 
     def answer_to(self, request: Received) -> Answer:
@@ -156,7 +161,7 @@ class ScriptedUpstream:
             self.received.append(request)
             self._changed.notify_all()
             scripts = self._scripts.get(request.path)
-            script = scripts.popleft() if scripts else usual_answer(self, request)
+            script = scripts.popleft() if scripts else self.manners(self, request)
         return script(request) if callable(script) else script
 
     def hung_up(self, hangup: Hangup) -> None:
@@ -180,6 +185,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._upstream.open.add(transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -189,6 +195,7 @@ class _Connection(asyncio.Protocol):
         return False  # a half-closed connection is a closed one
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._upstream.open.discard(self._transport)
         if self._playing is not None and not self._playing.done():
             self._playing.cancel()
             assert self._current is not None

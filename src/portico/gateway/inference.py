@@ -177,14 +177,19 @@ class Inference:
         try:
             tokens = await replica.count(request)
         except (Unsupported, UpstreamFailed):
-            raise error from None
+            if error.tokens is None:
+                raise error from None
+            tokens = error.tokens
         if tokens < limit and request.sampling.max_tokens is not None:
             # The prompt fits, max_tokens on top of it does not: it is clamped, never refused.
             sampling = msgspec.structs.replace(request.sampling, max_tokens=limit - tokens)
             return msgspec.structs.replace(request, sampling=sampling)
         if not request.truncate:
             raise ContextLengthExceeded(tokens=tokens, limit=limit)
-        return await self._dropped(request, replica, limit)
+        try:
+            return await self._dropped(request, replica, limit)
+        except (Unsupported, UpstreamFailed):
+            raise error from None
 
     async def _dropped(self, request: ChatRequest, replica: Replica, limit: int) -> ChatRequest:
         """The same request with the fewest oldest messages dropped that make it fit, as Ollama does."""

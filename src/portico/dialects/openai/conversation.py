@@ -117,12 +117,13 @@ def _result(message: wire.Message, parts: Sequence[Part], ids: CallIds) -> tuple
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def write(messages: Sequence[Message], *, reasoning: bool = True) -> list[wire.Message]:
-    """`reasoning`: what was thought in earlier turns too."""
-    return [written for message in messages for written in _written(message, reasoning)]
+def write(messages: Sequence[Message], *, extensions: bool = True) -> list[wire.Message]:
+    """`extensions`: also what OpenAI's API does not have, the thoughts of earlier turns and the names of tools beside
+    their results."""
+    return [written for message in messages for written in _written(message, extensions)]
 
 
-def _written(message: Message, with_reasoning: bool) -> Iterator[wire.Message]:
+def _written(message: Message, extensions: bool) -> Iterator[wire.Message]:
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = [part for part in message.parts if isinstance(part, Text | Image)]
     for result in results:
@@ -130,12 +131,12 @@ def _written(message: Message, with_reasoning: bool) -> Iterator[wire.Message]:
             role="tool",
             content=_pieces([Text(text=result.text), *rest]) if rest else result.text,
             tool_call_id=result.id,
-            name=result.name or None,
+            name=(result.name or None) if extensions else None,
         )
         rest = []
     if results:
         return
-    thoughts = [part.text for part in message.parts if with_reasoning and isinstance(part, Reasoning)]
+    thoughts = [part.text for part in message.parts if extensions and isinstance(part, Reasoning)]
     reasoning = "".join(thoughts)
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     yield wire.Message(

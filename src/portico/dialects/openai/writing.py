@@ -48,7 +48,7 @@ def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) ->
     thinking, effort = _thinking(request.think, spelling)
     chat = wire.Chat(
         **_settings(request, model, spelling),
-        messages=conversation.write(request.messages, reasoning=spelling.extensions),
+        messages=conversation.write(request.messages, extensions=spelling.extensions),
         tools=[_tool(tool) for tool in request.tools] or None,
         tool_choice=_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
