@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,12 +15,13 @@ from typing import Any
 import openai
 import pytest
 
-from asking import HELLO, Dialect, Said, ask
+from asking import HELLO, PATHS, Dialect, Said, ask
 from live_server import LiveServer, serve, wait_until
-from portico.errors import TookTooLong
+from portico.errors import ShuttingDown, TookTooLong, UpstreamTimeout, UpstreamUnreachable, WaitedTooLong
+from portico.gateway.serving import is_replicas_fault, may_try_again
 from portico.web import Request
 from portico.web.request import LAST_WORDS
-from scripted_answers import CHAT, STREAM_HEAD, chat_events, chat_stream, reply, stream
+from scripted_answers import CHAT, STREAM_HEAD, chat_events, chat_stream, chunk, event, framed, stream
 from scripted_upstream import HOLD, ScriptedUpstream
 
 both = pytest.mark.parametrize("dialect", ["ollama", "openai"])
@@ -191,8 +193,6 @@ def test_who_cannot_be_connected_to_is_not_waited_for_twice(world: Start, mute: 
 @pytest.fixture
 def mute() -> Iterator[str]:
     """A server that takes connections and never says a word, not even of TLS."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"https://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -317,14 +317,47 @@ def test_request_timeout_in_the_queue(world: Start, callers: ThreadPoolExecutor)
     assert ask(server.url, "openai", stream=True).text == "Hello there", "nobody's turn is lost"
 
 
-def test_who_is_in_time_is_not_cut(world: Start) -> None:
+@both
+def test_a_caller_who_does_not_read_is_cut_too(world: Start, dialect: Dialect) -> None:
     server, (upstream,) = world(f"request_timeout = {LIMIT}")
+    head, role, *_ = chat_stream("one")
+    upstream.script(CHAT, (head, role, *[framed(event(chunk({"content": "x" * 60_000})))] * 500, HOLD))
+    body = json.dumps({"model": "mock-model", "messages": HELLO, "stream": True}).encode()
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.connect(("127.0.0.1", server.port))
+        caller.sendall(
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b"
+            % (PATHS[dialect].encode(), len(body), body)
+        )
+        began = time.monotonic()
+        upstream.wait_for_hangup()
+        assert time.monotonic() - began < LIMIT * FAR, "the engine is not kept for what nobody reads"
+        metric = "portico_requests_in_flight"
+        wait_until(lambda: server.metric(metric) == 0, seconds=LAST_WORDS * FAR, what="the request has ended")
+
+
+def test_who_is_in_time_is_not_cut(world: Start) -> None:
+    server, _ = world(f"request_timeout = {LIMIT}")
     for _ in range(3):
         assert ask(server.url, "openai", stream=True).ended
     time.sleep(2 * LIMIT)  # a limit that was not taken back would strike now
     assert ask(server.url, "ollama", stream=True).ended
-    upstream.script(CHAT, reply(200, {"choices": []}))
     assert server.log_text().count("request_timeout") == 0
+
+
+def test_who_may_try_again() -> None:
+    slow = UpstreamTimeout(url="http://a", seconds=1, setting="first_token_timeout")
+    for error in (slow, WaitedTooLong(seconds=1)):
+        assert is_replicas_fault(error), "a model that stands in is asked"
+        assert may_try_again(error, ["a"], replicas=2)
+        assert not may_try_again(error, ["a"], replicas=1), "not the same one"
+        assert not may_try_again(error, ["a", "b"], replicas=3), "not a third"
+    refused = UpstreamUnreachable(url="http://a")
+    assert may_try_again(refused, ["a", "b"], replicas=3)
+    assert not may_try_again(refused, ["a", "b", "c"], replicas=4)
+    for error in (TookTooLong(seconds=1), ShuttingDown()):
+        assert not is_replicas_fault(error)
 
 
 async def test_a_caller_who_does_not_read_is_left_after_a_moment() -> None:
