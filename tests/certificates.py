@@ -28,6 +28,9 @@ distinguished_name = nothing
 basicConstraints = critical, CA:true
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
+[alone]
+basicConstraints = critical, CA:false
+subjectAltName = {names}
 [leaf]
 subjectAltName = {names}
 authorityKeyIdentifier = keyid
@@ -79,6 +82,27 @@ class Authority:
         self._openssl(
             *("ca", "-batch", "-notext", "-extensions", "leaf", "-startdate", start, "-enddate", end),
             *("-in", request, "-out", pair.cert),
+        )
+        return pair
+
+    def self_signed(self, name: str) -> Pair:
+        """One that nobody but itself has signed."""
+        self._configure("IP:127.0.0.1")
+        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        self._openssl(
+            *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *(
+                "-subj",
+                f"/CN={name}",
+                "-days",
+                "30",
+                "-extensions",
+                "alone",
+                "-keyout",
+                pair.key,
+                "-out",
+                pair.cert,
+            ),
         )
         return pair
 

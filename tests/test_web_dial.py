@@ -109,6 +109,19 @@ async def test_a_ca_that_nobody_knows(good: Pair, stranger: Authority) -> None:
             assert "not trusted here" in str(error) and "ca_file" in str(error) and server.url in str(error)
 
 
+@each_loop
+async def test_a_certificate_that_a_server_signed_itself(authority: Authority) -> None:
+    pair = authority.self_signed("alone")
+    with served(pair) as server:
+        error = await failure(Upstream(server.url))
+        assert (
+            isinstance(error, UpstreamUntrusted) and "signed itself" in str(error) and "ca_file" in str(error)
+        )
+        upstream = Upstream(server.url, tls=tls_context(pair.cert))
+        assert (await upstream.fetch("GET", "/models")).status == 200
+        await end(upstream)
+
+
 @pytest.mark.parametrize(
     ("names", "days", "says"),
     [

@@ -100,7 +100,8 @@ def _file_error(error: OSError, wanted: str) -> str:
     return f"cannot be read: {error.strerror}"
 
 
-_UNKNOWN_CA = (2, 7, 18, 19, 20, 21)
+_SELF_SIGNED = 18
+_UNKNOWN_CA = (2, 7, 19, 20, 21)
 """OpenSSL's codes for a chain that ends at nobody we trust; 7: at another CA of the same name."""
 _OTHER_NAME = (62, 64)
 _EXPIRED, _NOT_YET = 10, 9
@@ -117,6 +118,8 @@ def why_untrusted(error: ssl.SSLError, host: str) -> str:
             return "its certificate is not valid yet; the clock here or there is wrong"
         if code in _OTHER_NAME:
             return f"its certificate is not for {host!r}; write the URL with a name that the certificate has"
+        if code == _SELF_SIGNED:
+            return "its certificate is one that it signed itself; name that certificate as ca_file"
         if code in _UNKNOWN_CA:
             return "its certificate comes from a CA that is not trusted here; name that CA's certificate as ca_file"
         return f"its certificate is refused: {error.verify_message}"
