@@ -52,6 +52,10 @@ class LiveServer:
             raise HTTPError(error.url, error.code, error.msg, error.headers, kept) from None
         return json.loads(raw) if raw else None
 
+    def ask_text(self, path: str) -> str:
+        with _direct(self.url + path, timeout=10) as reply:
+            return str(reply.read().decode())
+
     def health(self) -> dict[str, Any]:
         health = self.ask("GET", "/health")
         assert isinstance(health, dict)
@@ -59,8 +63,7 @@ class LiveServer:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        with _direct(f"{self.url}/metrics", timeout=10) as reply:
-            lines = reply.read().decode().splitlines()
+        lines = self.ask_text("/metrics").splitlines()
         values = [float(line.split()[-1]) for line in lines if line.partition("{")[0].split()[0:1] == [name]]
         assert values, f"/metrics has no {name}"
         return sum(values)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -65,6 +66,11 @@ class ScriptedUpstream:
 
     model: str = "mock-model"
     max_model_len: int = 8192
+    tls: ssl.SSLContext | None = None
+    prefix: str = ""
+    """What its paths begin with; scripts and what was received do not have it."""
+    manners: Callable[[ScriptedUpstream, Received], Answer] = usual_answer
+    """What it answers where a test has scripted nothing."""
     received: list[Received] = field(default_factory=list)
     hangups: list[Hangup] = field(default_factory=list)
     port: int = 0
@@ -76,6 +82,7 @@ class ScriptedUpstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="scripted upstream", daemon=True)
         self._ready = threading.Event()
+        self.open: set[asyncio.Transport] = set()
 
     def __enter__(self) -> ScriptedUpstream:
         self._thread.start()
@@ -88,7 +95,7 @@ class ScriptedUpstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}{self.prefix}/v1"
 
     # ---- what a test says
 
@@ -135,15 +142,18 @@ class ScriptedUpstream:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self.tls)
         )
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
         server.close()
+        for transport in self.open:
+            transport.abort()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        # Those that are aborted are closed in the next turns; a handshake that has failed still has to hear of it.
+        self._loop.run_until_complete(asyncio.sleep(0.05 if self.tls else 0.001))
         self._loop.close()
 
     def answer_to(self, request: Received) -> Answer:
@@ -151,7 +161,7 @@ class ScriptedUpstream:
             self.received.append(request)
             self._changed.notify_all()
             scripts = self._scripts.get(request.path)
-            script = scripts.popleft() if scripts else usual_answer(self, request)
+            script = scripts.popleft() if scripts else self.manners(self, request)
         return script(request) if callable(script) else script
 
     def hung_up(self, hangup: Hangup) -> None:
@@ -175,6 +185,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._upstream.open.add(transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -184,6 +195,7 @@ class _Connection(asyncio.Protocol):
         return False  # a half-closed connection is a closed one
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._upstream.open.discard(self._transport)
         if self._playing is not None and not self._playing.done():
             self._playing.cancel()
             assert self._current is not None
@@ -206,7 +218,8 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         method = self._parser.get_method().decode()
-        path = self._path.decode().partition("?")[0]
+        path, prefix = self._path.decode().partition("?")[0], self._upstream.prefix
+        path = path.removeprefix(prefix) if path.startswith(prefix) else f"/not-below{path}"
         self._current = Received(method, path, self._headers, self._body, time.monotonic())
         self._playing = asyncio.ensure_future(self._play(self._upstream.answer_to(self._current)))
 

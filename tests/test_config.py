@@ -278,8 +278,11 @@ def test_a_wrong_flag_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_keys_are_never_printed() -> None:
-    entry = ModelEntry(name="far", api_key="sesame-1")
-    config = Config(api_keys=("sesame-2",), engine_api_key="sesame-3", models=(entry,), port=5)
+    entry = ModelEntry(name="far", api_key="sesame-1", proxy="http://me:sesame-4@h:1")
+    proxy = "http://me:sesame-5@h:1"
+    config = Config(
+        api_keys=("sesame-2",), engine_api_key="sesame-3", engine_proxy=proxy, models=(entry,), port=5
+    )
     assert "sesame" not in repr(config) + str(config) + f"{config}" + repr(entry)
     assert "port=5" in repr(config) and "api_keys=***" in repr(config)
 

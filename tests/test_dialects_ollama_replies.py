@@ -22,6 +22,7 @@ from portico.errors import (
     PorticoError,
     Unsupported,
     UpstreamFailed,
+    WaitedTooLong,
 )
 from portico.messages import (
     Choice,
@@ -277,6 +278,10 @@ def test_the_older_route_gives_the_vector_as_it_is() -> None:
         (ModelNotFound(model="x", nearest=["y"]), "model 'x' not found. Nearest: y"),
         (InvalidRequest("model is required"), "model is required"),
         (Busy(), "server busy, please try again.  maximum pending requests exceeded"),
+        (
+            WaitedTooLong(seconds=3),
+            "server busy, please try again.  The request waited 3 s for its turn (queue_timeout).",
+        ),
         (ContextLengthExceeded(tokens=None, limit=None), "the input length exceeds the context length"),
         (
             ContextLengthExceeded(tokens=5, limit=4),

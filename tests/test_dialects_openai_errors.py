@@ -10,14 +10,18 @@ import pytest
 from portico.dialects import openai
 from portico.errors import (
     Busy,
+    ConnectionsFull,
     ContextLengthExceeded,
     EngineDied,
     Forbidden,
     InvalidRequest,
     ModelNotFound,
     PorticoError,
+    ShuttingDown,
+    TookTooLong,
     Unauthorized,
     UpstreamFailed,
+    WaitedTooLong,
 )
 
 
@@ -36,7 +40,11 @@ from portico.errors import (
         (ModelNotFound(model="x"), "invalid_request_error", "model_not_found", None),
         (UpstreamFailed("slow down", status=429), "rate_limit_error", "upstream_error", None),
         (EngineDied(model="x"), "server_error", "engine_died", None),
-        (Busy(), "overloaded_error", "overloaded", None),
+        (Busy(), "rate_limit_error", "overloaded", None),
+        (WaitedTooLong(seconds=3), "rate_limit_error", "overloaded", None),
+        (ConnectionsFull(limit=3), "overloaded_error", "overloaded", None),
+        (ShuttingDown(), "overloaded_error", "shutting_down", None),
+        (TookTooLong(seconds=3), "server_error", "request_too_long", None),
         (PorticoError("?"), "server_error", "internal", None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PorticoError) else None,
@@ -80,6 +88,8 @@ CONTEXT = "This model's maximum context length is 4096 tokens. "
         (told("request (1407 tokens) exceeds the available context size (256 tokens), try increasing it", type="exceed_context_size_error", n_prompt_tokens=1407, n_ctx=256), 1407, 256),
         (told("the request exceeds the available context size. try increasing the context size"), None, None),
         (json.dumps({"object": "error", "message": CONTEXT + "However, you requested 5000 tokens (4900 in the messages, 100 in the completion).", "type": "BadRequestError", "code": 400}).encode(), 4900, 4096),
+        (json.dumps({"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens and 200 `max_new_tokens`", "error_type": "validation"}).encode(), 4000, 4096),
+        (json.dumps({"error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 2233", "error_type": "validation"}).encode(), 2233, 1024),
     ],
 )  # fmt: skip
 def test_a_prompt_that_does_not_fit_is_recognised(body: bytes, tokens: int | None, limit: int | None) -> None:
@@ -116,6 +126,12 @@ def test_a_failure_that_mentions_the_context_is_still_a_failure() -> None:
         (502, b"<html>Bad Gateway</html>", "The engine answered with status 502.", "upstream_error"),
         (500, b"", "The engine answered with status 500.", "upstream_error"),
         (500, b"null", "null", "upstream_error"),
+        (
+            424,
+            b'{"error":"Request failed during generation","error_type":"generation"}',
+            "Request failed during generation",
+            "upstream_error",
+        ),
         (500, b"[" * 100_000, "[" * 500, "upstream_error"),
         (500, b'{"error":{"message":null}}', "The engine failed.", "upstream_error"),
         (500, b"\xff\xfe", "��", "upstream_error"),
@@ -132,3 +148,9 @@ def test_everything_else_keeps_the_engines_status_and_words(
 def test_what_was_written_is_read() -> None:
     error = openai.read_error(400, openai.error_body(InvalidRequest("bad n", param="n")))
     assert (error.status, error.code, error.param, str(error)) == (400, "invalid_request", "n", "bad n")
+
+
+@pytest.mark.parametrize(("kind", "status"), [("validation", 422), ("overloaded", 429), ("generation", 500)])
+def test_tgis_words_stand_for_a_status_that_a_stream_does_not_have(kind: str, status: int) -> None:
+    body = json.dumps({"error": "no", "error_type": kind}).encode()
+    assert openai.read_error(500, body).status == status

@@ -119,7 +119,7 @@ def test_an_error_ends_a_stream() -> None:
     body = writer.write(TextDelta(text="a")) + writer.error(Busy()) + writer.end()
     *_, error = sse_payloads(body)
     assert error == {
-        "error": {"message": str(Busy()), "type": "overloaded_error", "param": None, "code": "overloaded"}
+        "error": {"message": str(Busy()), "type": "rate_limit_error", "param": None, "code": "overloaded"}
     }
     with pytest.raises(APIError, match="server busy"):
         openai_stream(body)

@@ -453,6 +453,40 @@ def sent_to(spelling: openai.Spelling, **fields: Any) -> Any:
     return json.loads(openai.write_chat(chat(**fields), model="served", spelling=spelling))
 
 
+def test_a_strict_server_is_sent_only_what_openais_api_has() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "a", "reasoning": "b", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "name": "f", "content": "d"},
+    ]
+    fields: dict[str, Any] = {
+        "top_k": 1,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "ignore_eos": True,
+        "temperature": 0.5,
+        "reasoning_effort": "high",
+        "chat_template_kwargs": {"a": 1},
+        "max_tokens": 7,
+        "messages": turns,
+    }
+    strict, hosted = sent_to(openai.STRICT, **fields), sent_to(openai.OPENAI, **fields)
+    assert set(strict) == {"model", "messages", "temperature", "reasoning_effort", "max_tokens"}
+    assert set(hosted) == set(strict) - {"max_tokens"} | {"max_completion_tokens"}
+    assert (strict["max_tokens"], hosted["max_completion_tokens"]) == (7, 7)
+    assert [sorted(message) for message in strict["messages"]] == [
+        ["content", "role"],
+        ["content", "role", "tool_calls"],
+        ["content", "role", "tool_call_id"],
+    ]
+    completion = openai.read_completion(
+        b'{"model":"m","prompt":"a","top_k":1,"ignore_eos":true,"max_tokens":7}'
+    )
+    sent = json.loads(openai.write_completion(completion, model="m", spelling=openai.OPENAI))
+    assert set(sent) == {"model", "prompt", "max_tokens"}
+
+
 def test_each_engine_has_its_spelling() -> None:
     fields = {"repetition_penalty": 1.5, "reasoning_effort": "low"}
     vllm, llamacpp = sent_to(openai.VLLM, **fields), sent_to(openai.LLAMACPP, **fields)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from portico.dialects import openai
 from portico.engines import Facts, ModelSpec
-from portico.engines.remote import Remote, RemoteModel, models
+from portico.engines.remote import Remote, RemoteModel, models, spelling
 from portico.engines.supervisor import Supervisor
 from portico.errors import Unsupported, UpstreamFailed, UpstreamUnreachable
 from test_engines_llamacpp import HELLO, running, tiny
@@ -117,6 +118,37 @@ async def test_a_server_without_a_list_of_models(status: int) -> None:
         await Remote().stop(replica)
         with pytest.raises(UpstreamFailed):
             await models(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "strict", "words"),
+    [
+        ("https://api.openai.com/v1", None, openai.OPENAI),
+        ("https://eu.api.openai.com/v1", None, openai.OPENAI),
+        ("https://api.openai.com/v1", False, openai.ANY),
+        ("https://api.openai.com.example/v1", None, openai.ANY),
+        ("http://gpu-box:8000/v1", None, openai.ANY),
+        ("http://gpu-box:8000/v1", True, openai.STRICT),
+    ],
+)
+def test_whose_words_a_server_knows(url: str, strict: bool | None, words: openai.Spelling) -> None:
+    assert spelling(spec(url, strict=strict)) == words
+
+
+async def test_a_route_that_is_not_there_is_not_asked_for_again() -> None:
+    asked: list[str] = []
+
+    def answer(path: str, body: Any) -> tuple[int, Any]:
+        asked.append(path)
+        return ollama(path, body)
+
+    async with serving(answer) as url:
+        replica = await Remote().start(spec(url))
+        for _ in range(3):
+            with pytest.raises(Unsupported, match="has no route"):
+                await replica.count(HELLO)
+        assert sorted(asked) == ["/apply-template", "/tokenize", "/v1/models"]
+        await Remote().stop(replica)
 
 
 async def test_nothing_answers_there() -> None:

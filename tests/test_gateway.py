@@ -17,11 +17,15 @@ from portico.config import Config
 from portico.errors import (
     BodyTooLarge,
     Busy,
+    ConnectionsFull,
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
     PorticoError,
     RequestTimeout,
+    ShuttingDown,
+    UpstreamFailed,
+    WaitedTooLong,
 )
 from portico.gateway.app import Gateway
 from portico.gateway.log import Overheard, Records, RequestLog, seconds
@@ -145,7 +149,9 @@ async def test_keys_are_asked_for_in_each_dialect_and_not_where_it_is_open() -> 
         (InvalidRequest("no", param="messages"), 400, "invalid_request"),
         (ContextLengthExceeded(tokens=9, limit=5), 400, "context_length_exceeded"),
         (ModelNotFound(model="x", nearest=["y"]), 404, "model_not_found"),
-        (Busy(), 503, "overloaded"),
+        (ShuttingDown(), 503, "shutting_down"),
+        (ConnectionsFull(limit=3), 503, "overloaded"),
+        (UpstreamFailed("slow down", status=429), 429, "upstream_error"),
         (PorticoError("broken"), 500, "internal"),
         (ZeroDivisionError("our bug"), 500, "internal"),
     ],
@@ -161,6 +167,21 @@ async def test_errors_keep_their_status_and_code_in_both_dialects(
     assert json.loads(openai.body)["error"]["code"] == code
     assert b"our bug" not in ollama.body + openai.body
     assert app.meters.in_flight == 0
+
+
+@pytest.mark.parametrize("error", [Busy(), WaitedTooLong(seconds=3)])
+async def test_a_full_queue_is_503_to_ollamas_clients_and_429_to_openais(error: Busy) -> None:
+    rows = [answering(path, error) for path in ("/api/x", "/v1/x", "/tokenize")]
+    app = gateway(*rows)
+    ollama, *openai = [await call(app, row.path) for row in rows]
+    assert ollama.status == 503
+    assert json.loads(ollama.body)["error"].startswith("server busy, please try again.  ")
+    for answer in openai:
+        assert answer.status == 429
+        told = json.loads(answer.body)["error"]
+        assert (told["type"], told["code"]) == ("rate_limit_error", "overloaded")
+    assert {answer.headers["retry-after"] for answer in (ollama, *openai)} == {"1"}
+    assert sorted(status for *_, status in app.meters.requests) == [429, 429, 503]
 
 
 async def test_every_path_is_counted_once() -> None:

@@ -13,7 +13,7 @@ import pytest
 from portico.engines import Claim, Facts, ModelSpec
 from portico.engines.lives import pause_after
 from portico.engines.supervisor import Lease, Supervisor
-from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable
+from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable, WaitedTooLong
 from portico.testing import FakeEngine
 from virtual_time import run
 
@@ -156,6 +156,49 @@ async def test_too_many_waiting_callers_are_turned_away() -> None:
     waiting.append(world.ask(spec("c")))
     world.engine.starts_may_end.set()
     assert len(await asyncio.gather(*waiting[1:])) == 3
+
+
+@in_virtual_time
+async def test_who_waits_too_long_for_room_is_turned_away_and_the_setting_named() -> None:
+    world = World(max_loaded=1, patience=5, max_queue=1)
+    held = await world.ask(spec("b"))
+    for _ in range(2):  # and does not count as waiting any more
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(WaitedTooLong, match=r"waited 5 s for its turn \(queue_timeout\)"):
+            await world.ask(spec("a"))
+        assert asyncio.get_running_loop().time() - began == pytest.approx(5)
+        assert [status.waiting for status in world.supervisor.states()] == [0, 0]
+    waiting = world.ask(spec("a"))
+    await asyncio.sleep(4)
+    held.release()
+    assert (await waiting).replica.spec.name == "a"
+
+
+@in_virtual_time
+async def test_loading_is_no_waiting_for_a_turn() -> None:
+    world = World(patience=5)
+    world.engine.starts_may_end.clear()
+    first = world.ask(spec())
+    await asyncio.sleep(4)
+    second = world.ask(spec())
+    await asyncio.sleep(60)
+    assert not first.done() and not second.done()
+    world.engine.starts_may_end.set()
+    assert len(await asyncio.gather(first, second)) == 2
+
+
+@in_virtual_time
+async def test_who_leaves_while_there_is_a_limit_on_waiting_is_dropped() -> None:
+    world = World(max_loaded=1, patience=5)
+    held = await world.ask(spec("b"))
+    leaving = world.ask(spec("a"))
+    await asyncio.sleep(1)
+    leaving.cancel()
+    await settled()
+    assert [status.waiting for status in world.supervisor.states()] == [0, 0]
+    held.release()
+    await asyncio.sleep(10)
+    assert [replica.spec.name for replica in world.engine.replicas] == ["b"]
 
 
 @in_virtual_time

@@ -216,13 +216,56 @@ async def test_silence_before_and_between_bytes_times_out() -> None:
         await reader.read()
 
     async with server(silent) as url:
-        with pytest.raises(UpstreamTimeout):
+        with pytest.raises(UpstreamTimeout, match=r"did not begin .* 0\.1 s \(first_token_timeout\)"):
             await Upstream(url, first_byte=0.1).fetch("GET", "/")
+        with pytest.raises(UpstreamTimeout, match=r"for 0\.1 s\.") as caught:
+            await Upstream(url, between=0.4).request("GET", "/", first_byte=0.1)
+        assert caught.value.setting is None, "nobody can set this one"
     async with server(stalls) as url:
         reply = await Upstream(url, between=0.1).request("GET", "/")
         assert await reply.chunk() == b"hello"
-        with pytest.raises(UpstreamTimeout):
+        with pytest.raises(UpstreamTimeout, match=r"in the middle .* 0\.1 s \(token_timeout\)"):
             await reply.chunk()
+
+
+async def test_the_body_begins_late_after_its_head() -> None:
+    """vLLM sends the head of a stream before it has read the prompt: what counts is when the body begins."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CHUNKED)
+        await asyncio.sleep(0.5)
+        writer.write(b"5\r\nhello\r\n")
+        await reader.read()
+
+    async with server(script) as url:
+        upstream = Upstream(url, first_byte=10, between=0.1)
+        reply = await upstream.request("GET", "/")
+        assert await reply.chunk() == b"hello"
+        with pytest.raises(UpstreamTimeout, match="token_timeout"):
+            await reply.chunk()
+        reply = await Upstream(url, first_byte=0.1, between=10).request("GET", "/")
+        with pytest.raises(UpstreamTimeout, match="first_token_timeout"):
+            await reply.chunk()
+
+
+@pytest.mark.parametrize("none", [0.0, float("inf")])
+async def test_no_limits(none: float) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.sleep(0.2)
+        writer.write(WHOLE)
+
+    async with server(script) as url:
+        upstream = Upstream(url, connect=none, first_byte=none, between=none)
+        assert (await upstream.fetch("GET", "/")).body == b"hello"
+        upstream.close()
+
+
+async def test_no_password_in_an_error() -> None:
+    with pytest.raises(UpstreamUnreachable, match=r"http://127\.0\.0\.1:1/far: ") as caught:
+        await Upstream("http://me:sesame@127.0.0.1:1/far").fetch("GET", "/")
+    assert "sesame" not in str(caught.value)
 
 
 async def test_a_slow_reader_is_not_a_silent_engine() -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-_KEYS = ("api_key", "api_keys", "engine_api_key")
+_KEYS = ("api_key", "api_keys", "engine_api_key", "proxy", "engine_proxy")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +37,15 @@ class ModelEntry(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True
         None  # llamacpp, vllm, or the URL of a server that speaks OpenAI; default: by its files
     )
     api_key: str | None = None  # sent to that server
+    ca_file: Path | None = (
+        None  # PEM file of the CA that its https is checked against; default: the system's CAs
+    )
+    client_cert: Path | None = None  # PEM file of the certificate that it is shown; its key is in it, or in
+    client_key: Path | None = None  # a PEM file of its own, without a password
+    proxy: str | None = None  # HTTP proxy before it, http://user:password@host:port; "" for none
+    strict: bool | None = (
+        None  # it refuses fields that OpenAI's API does not have; default: OpenAI's own does
+    )
     context: int | None = None  # tokens; default: what the model was trained with
     parallel: int | None = None  # requests at once; default: the server's `parallel`; a URL: no limit
     keep_alive: str | float | None = None  # default: the server's `keep_alive`; not for a URL
@@ -76,6 +85,10 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aliases: dict[str, str] = {}  # name a client sends -> model that answers
     engine: str | None = None  # engine for models named without one: llamacpp, vllm or a URL
     engine_api_key: str | None = None  # key sent to an engine given by URL
+    engine_ca_file: Path | None = None  # `ca_file` of models that name none
+    engine_client_cert: Path | None = None  # `client_cert` of models that name none
+    engine_client_key: Path | None = None  # `client_key` of models that name no `client_cert`
+    engine_proxy: str | None = None  # `proxy` of models that name none; that of the environment is not used
     served_model_names: tuple[str, ...] = ()  # further names of the first model
     chat_template: Path | None = None  # Jinja file for models served by name, and others without one
     chat_fallback: Literal["error", "prompt"] = "error"  # "prompt": chat without a template as plain text
@@ -85,6 +98,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep_alive: str | float = "5m"  # how long an idle model stays loaded; 0 unloads at once, negative never
     max_loaded_models: int = 0  # embedded models loaded at once; 0: no limit
     max_queue: int = 512  # requests that may wait for a model before others are turned away
+    queue_timeout: float = 0.0  # seconds a request may wait for its turn, loading not counted; 0: no limit
     load_timeout: float = 300.0  # seconds without progress before a load counts as failed
     drain_timeout: float = 300.0  # seconds running requests get when another model needs their model's place
     sleep_after: float = 60.0  # seconds of idleness until a model that can sleep does: weights in main memory
@@ -102,11 +116,11 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     header_timeout: float = 20.0  # seconds for a request's headers to arrive
     body_timeout: float = 60.0  # seconds a request's body may make no progress
     idle_timeout: float = 75.0  # seconds a connection may stay silent between requests
-    first_token_timeout: float = 600.0  # seconds an engine may think before its first byte
+    connect_timeout: float = 10.0  # seconds for a connection to a server elsewhere, TLS and proxy included
+    first_token_timeout: float = 600.0  # seconds an engine may think before its first byte, once it is asked
     token_timeout: float = 300.0  # seconds between two bytes of an engine
-    heartbeat: float = (
-        5.0  # seconds until who waits for a stream of OpenAI's API sees a comment; then every two such
-    )
+    heartbeat: float = 5.0  # seconds until who waits for an OpenAI stream sees a comment; then every two such
+    request_timeout: float = 0.0  # seconds a request may take from its arrival to its end; 0: no limit
     shutdown_timeout: float = 30.0  # seconds running requests get to finish at SIGTERM
 
     # ---- what it says

@@ -14,22 +14,28 @@ import msgspec
 from portico import names
 from portico.config import Config, ModelEntry
 from portico.dialects import ollama
-from portico.engines import Facts, ModelSpec, remote
+from portico.engines import Facts, ModelSpec, Reach, remote
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError, DamagedFile, EngineError, ModelNotFound
 from portico.gateway.ollama_shapes import stand_in
 from portico.library import Library, ModelFile, bundled_folder
+from portico.web.dial import read_proxy, tls_context
+from portico.web.upstream import shown
 
 BUNDLED = "portico-tiny"
 _ASKED_SECONDS = 2.0
 _EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
 """Fields of a [[model]] that a server elsewhere cannot be told."""
+_TLS_ONLY = ("ca_file", "client_cert", "client_key")
+_ELSEWHERE_ONLY = (*_TLS_ONLY, "proxy", "strict")
+"""Fields that are about a server elsewhere."""
 _VLLM_ONLY = (
     *("dtype", "quantization", "gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_seqs"),
     *("max_num_batched_tokens", "tensor_parallel_size", "pipeline_parallel_size", "lora_modules"),
     *("tool_call_parser", "reasoning_parser", "vllm_port", "sleep", "vllm_args"),
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SECURE = "https://"
 _REMOTE = ("http://", "https://", "unix://")
 
 
@@ -40,9 +46,13 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
         specs = [await asyncio.to_thread(configure_one, entry) for entry in config.models]
         specs = [await with_context(spec) if spec.engine == "remote" else spec for spec in specs]
     elif config.engine and config.engine.startswith(_REMOTE):
-        offered = await remote.models(config.engine, config.engine_api_key)
+        reach = reach_of(ModelEntry(name=""), config, config.engine)
+        key, within = config.engine_api_key, config.connect_timeout
+        offered = await remote.models(config.engine, key, reach, within=within)
         if not offered:
-            raise ConfigError(f"{config.engine} serves no model; name one: portico serve MODEL --engine URL")
+            raise ConfigError(
+                f"{shown(config.engine)} serves no model; name one: portico serve MODEL --engine URL"
+            )
         entries = [ModelEntry(name=model.id, context=model.context) for model in offered]
         specs = [configure_one(entry) for entry in entries]
     else:
@@ -74,10 +84,13 @@ def copies(
             if not url.startswith(_REMOTE):
                 raise ConfigError(f"endpoint {url!r} of model {entry.name!r} is not a URL")
             there = ModelEntry(
-                name=spec.served_name or spec.name, api_key=entry.api_key, context=entry.context
+                name=spec.served_name or spec.name,
+                context=entry.context,
+                **{field: getattr(entry, field) for field in ("api_key", *_ELSEWHERE_ONLY)},
             )
             elsewhere = _on_a_server(there, config, url)
-            more.append(msgspec.structs.replace(elsewhere, name=f"{spec.name}@{url}", copy_of=spec.name))
+            name = f"{spec.name}@{shown(url)}"
+            more.append(msgspec.structs.replace(elsewhere, name=name, copy_of=spec.name))
         if more:
             found[spec.name] = tuple(more)
     return found
@@ -90,7 +103,7 @@ async def with_context(spec: ModelSpec) -> ModelSpec:
         return spec
     try:
         async with asyncio.timeout(_ASKED_SECONDS):
-            offered = await remote.models(spec.source, spec.api_key)
+            offered = await remote.models(spec.source, spec.api_key, spec.reach)
     except (EngineError, TimeoutError):
         return spec
     context = next((model.context for model in offered if model.id == spec.served_name), None)
@@ -106,6 +119,11 @@ def configure(
     here is left to vLLM, where that is asked for or installed: it fetches what it needs.
     """
     engine = entry.engine or config.engine
+    servers = [url for url in (engine, *entry.endpoints) if url is not None and url.startswith(_REMOTE)]
+    if not servers:
+        _refuse(entry, _ELSEWHERE_ONLY, "it runs here. Remove it, or name a server as its engine or endpoint")
+    if not any(url.startswith(_SECURE) for url in servers):
+        _refuse(entry, _TLS_ONLY, "no URL of it begins with https://")
     if engine is not None and engine.startswith(_REMOTE):
         return _on_a_server(entry, config, engine)
     if engine not in (None, "llamacpp", "vllm"):
@@ -145,20 +163,49 @@ def _found(entry: ModelEntry, library: Library) -> ModelFile:
 
 def _on_a_server(entry: ModelEntry, config: Config, url: str) -> ModelSpec:
     others = "and whoever runs that server decides it. Remove it, or serve the model with"
-    _refuse(entry, _EMBEDDED_ONLY, f"its engine is {url}, {others} engine llamacpp")
-    _refuse(entry, _VLLM_ONLY, f"its engine is {url}, {others} engine vllm")
+    _refuse(entry, _EMBEDDED_ONLY, f"its engine is {shown(url)}, {others} engine llamacpp")
+    _refuse(entry, _VLLM_ONLY, f"its engine is {shown(url)}, {others} engine vllm")
     return ModelSpec(
         name=entry.name,
         engine="remote",
         source=url,
         served_name=entry.source or entry.name,
         api_key=entry.api_key or config.engine_api_key,
+        reach=reach_of(entry, config, url),
+        strict=entry.strict,
         aliases=entry.served_names,
         context=entry.context or config.context,
         parallel=entry.parallel or 0,
         keep_alive=-1.0,
         facts=Facts(context=entry.context, capabilities=("completion", "tools")),
     )
+
+
+def reach_of(entry: ModelEntry, config: Config, url: str) -> Reach:
+    """How the server at `url` is reached. Files are read and the proxy's address too, so that a wrong one is told at the
+    start and not to whoever asks first. Raises ConfigError, without the proxy's password."""
+    ca_file = entry.ca_file or config.engine_ca_file
+    cert, key = entry.client_cert, entry.client_key
+    if cert is None and key is None:
+        cert, key = config.engine_client_cert, config.engine_client_key
+    proxy = (config.engine_proxy if entry.proxy is None else entry.proxy) or None
+    where = f" (model {entry.name!r})" if entry.name else ""
+    if url.startswith("unix://"):
+        proxy = None
+    if not url.startswith(_SECURE):
+        ca_file = cert = key = None
+    try:
+        if url.startswith(_SECURE):
+            tls_context(ca_file, cert, key)
+        if proxy is not None:
+            read_proxy(proxy)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{where}") from None
+    return Reach(ca_file=_text(ca_file), client_cert=_text(cert), client_key=_text(key), proxy=proxy)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _on_vllm(entry: ModelEntry, config: Config, model: ModelFile | None) -> ModelSpec:

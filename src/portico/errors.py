@@ -20,10 +20,15 @@
     │   ├── EngineStartFailed       with the log's last lines                     500
     │   ├── EngineDied              while answering, with the log's last lines    502
     │   ├── UpstreamUnreachable     nothing answers at that URL                   502
+    │   │   ├── UpstreamUntrusted   its certificate is refused, or ours           502
+    │   │   └── ProxyFailed         the proxy before it does not let us through   502
     │   ├── UpstreamClosed          it ended the connection before its reply      502
     │   ├── UpstreamFailed          it answered with an error of its own          its status
     │   ├── UpstreamTimeout         it was silent for too long                    504
-    │   ├── Busy                    queue full                                    503
+    │   ├── TookTooLong             the whole answer is over its limit            504
+    │   ├── Busy                    queue full                 503, in OpenAI's dialect 429
+    │   │   └── WaitedTooLong       its turn did not come                     the same two
+    │   ├── ConnectionsFull         more connections than are allowed             503
     │   └── ShuttingDown            the server is stopping                        503
     └── LibraryError                models on disk and on the hub
         ├── PullFailed              with the hub's own reason                     500
@@ -213,6 +218,26 @@ class UpstreamUnreachable(EngineError):
         self.url = url
 
 
+class UpstreamUntrusted(UpstreamUnreachable):
+    """Something answers, but there is no TLS connection: its certificate is refused, or ours."""
+
+    code = "upstream_untrusted"
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        EngineError.__init__(self, f"There is no secure connection to {url}: {reason}.")
+        self.url = url
+
+
+class ProxyFailed(UpstreamUnreachable):
+    """The proxy before a server does not let us through; `proxy` is its address, without user and password."""
+
+    code = "proxy_failed"
+
+    def __init__(self, *, proxy: str, url: str, reason: str) -> None:
+        EngineError.__init__(self, f"The proxy {proxy} before {url} {reason}.")
+        self.proxy, self.url = proxy, url
+
+
 class UpstreamClosed(EngineError):
     """The engine closed the connection before its reply was whole."""
 
@@ -238,14 +263,30 @@ class UpstreamFailed(EngineError):
 
 
 class UpstreamTimeout(EngineError):
+    """`setting` is the limit's name: first_token_timeout or token_timeout; none for one that cannot be set."""
+
     status, code = 504, "upstream_timeout"
 
-    def __init__(self, *, url: str, seconds: float) -> None:
-        super().__init__(f"The engine at {url} sent nothing for {seconds:g} s.")
-        self.url, self.seconds = url, seconds
+    def __init__(self, *, url: str, seconds: float, setting: str | None = None) -> None:
+        what = (
+            "stopped in the middle of its answer" if setting == "token_timeout" else "did not begin to answer"
+        )
+        named = f" ({setting})" if setting else ""
+        super().__init__(f"The engine at {url} {what}: it sent nothing for {seconds:g} s{named}.")
+        self.url, self.seconds, self.setting = url, seconds, setting
+
+
+class TookTooLong(EngineError):
+    status, code = 504, "request_too_long"
+
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(f"The request was not answered in full within {seconds:g} s (request_timeout).")
+        self.seconds = seconds
 
 
 class Busy(EngineError):
+    """Too many wait already. OpenAI's clients know 429 for it."""
+
     status, code = 503, "overloaded"
     headers = ((b"retry-after", b"1"),)
 
@@ -253,6 +294,23 @@ class Busy(EngineError):
         self, message: str = "server busy, please try again.  maximum pending requests exceeded"
     ) -> None:
         super().__init__(message)
+
+
+class WaitedTooLong(Busy):
+    def __init__(self, *, seconds: float) -> None:
+        super().__init__(
+            f"server busy, please try again.  The request waited {seconds:g} s for its turn (queue_timeout)."
+        )
+        self.seconds = seconds
+
+
+class ConnectionsFull(EngineError):
+    status, code = 503, "overloaded"
+    headers = ((b"retry-after", b"1"),)
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"The server has {limit} connections open, and takes no more; try again.")
+        self.limit = limit
 
 
 class ShuttingDown(EngineError):

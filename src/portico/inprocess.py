@@ -88,14 +88,18 @@ class Portico:
                     first_byte=config.first_token_timeout,
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
+                    patience=config.queue_timeout,
                 ),
                 "remote": Remote(
+                    connect=config.connect_timeout,
                     first_byte=config.first_token_timeout,
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
+                    patience=config.queue_timeout,
                 ),
             },
             max_queue=config.max_queue,
+            patience=config.queue_timeout,
             max_loaded=config.max_loaded_models,
             load_timeout=config.load_timeout,
             drain_timeout=config.drain_timeout,
@@ -128,7 +132,13 @@ class Portico:
         )
         await self.models.current()
         access = Access(keys=self._keys, origins=config.origins, loopback=is_loopback(config.host))
-        serving = Serving(self.models, self.supervisor, heartbeat=config.heartbeat, say=self._say)
+        serving = Serving(
+            self.models,
+            self.supervisor,
+            heartbeat=config.heartbeat,
+            request_seconds=config.request_timeout,
+            say=self._say,
+        )
         self.beside = BesideRoutes(
             self.models, self.supervisor, self.meters, lambda: len(self.listener.gate.connections), access
         )

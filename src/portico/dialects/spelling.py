@@ -20,8 +20,17 @@ class Spelling(Value, frozen=True, kw_only=True):
     else until its limit (measured: 8 % of forced calls). `x-guidance` at the schema's root forbids that."""
     effort_in_template: bool = True
     """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
+    extensions: bool = True
+    """It overlooks what OpenAI's API does not have. A server that refuses it is sent nothing of it."""
+    most_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The field of a chat that limits its answer."""
 
 
 ANY = Spelling()
+STRICT = Spelling(repetition=(), effort_in_template=False, extensions=False)
+OPENAI = Spelling(
+    repetition=(), effort_in_template=False, extensions=False, most_tokens="max_completion_tokens"
+)
+"""OpenAI itself, whose newer models refuse max_tokens."""
 VLLM = Spelling(repetition=("repetition_penalty",), effort_in_template=False)
 LLAMACPP = Spelling(repetition=("repeat_penalty",), schema_in_completions="json_schema", compact_schemas=True)

@@ -78,6 +78,15 @@ class Facts(Value, frozen=True, kw_only=True):
     """Further keys for Ollama's model_info, such as `general.basename` or `tokenizer.ggml.model`."""
 
 
+class Reach(Value, frozen=True, kw_only=True):
+    """What it takes to reach a server elsewhere, beside its URL and its key. The first three are files."""
+
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = None
+
+
 class ModelSpec(Value, frozen=True, kw_only=True):
     """A model that can be run: what it is called and everything its engine needs to start."""
 
@@ -93,6 +102,9 @@ class ModelSpec(Value, frozen=True, kw_only=True):
     """What its engine calls it; empty: the same as `name`."""
     api_key: str | None = None
     """remote: the key that server wants."""
+    reach: Reach = Reach()
+    strict: bool | None = None
+    """remote: its server refuses fields that OpenAI's API does not have. None: it does if it is OpenAI's."""
     aliases: tuple[str, ...] = ()
     context: int | None = None
     parallel: int = 4

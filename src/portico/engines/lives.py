@@ -282,6 +282,8 @@ _what_runs = attrgetter(
         "source",
         "served_name",
         "api_key",
+        "reach",
+        "strict",
         "context",
         "parallel",
         "threads",

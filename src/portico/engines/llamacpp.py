@@ -139,7 +139,8 @@ class LlamaReplica(TokenRoutes):
 class LlamaCpp(Sleepless):
     """Starts and stops embedded engines. `logs` is the folder for their logs; without one they stay in memory.
     `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards; `max_waiting`
-    requests may wait for a turn at one of them, further ones get Busy."""
+    requests may wait for a turn at one of them, further ones get Busy, and `patience` is how many seconds each of
+    them waits; 0: as long as it takes."""
 
     occupies = True
 
@@ -150,9 +151,10 @@ class LlamaCpp(Sleepless):
         first_byte: float = 600.0,
         between: float = 300.0,
         max_waiting: int = 512,
+        patience: float = 0.0,
     ) -> None:
         self._logs, self._first_byte, self._between = logs, first_byte, between
-        self._max_waiting = max_waiting
+        self._max_waiting, self._patience = max_waiting, patience
 
     async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason.
@@ -173,7 +175,8 @@ class LlamaCpp(Sleepless):
             sockets.remove(socket)
             raise
         replica = LlamaReplica(spec, upstream, context, child, socket, key)
-        replica.turns = Turns(slots.parallel + _AHEAD, max_waiting=self._max_waiting)
+        turns = Turns(slots.parallel + _AHEAD, max_waiting=self._max_waiting, patience=self._patience)
+        replica.turns = turns
         return replica
 
     def _launch(self, spec: ModelSpec, start: Start) -> Child:

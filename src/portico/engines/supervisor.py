@@ -18,7 +18,7 @@ from typing import Any
 from portico.engines import Device, Engine, ModelSpec, Progress, Replica
 from portico.engines.lives import Lease, Model, ReplicaStatus, Run, Waiter, run_alike
 from portico.engines.schedule import Plan, decide
-from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown
+from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown, WaitedTooLong
 
 __all__ = ["Lease", "ReplicaStatus", "Supervisor"]
 
@@ -34,9 +34,9 @@ def _unknown() -> Mapping[Device, int]:
 class Supervisor:
     """Owns every replica. Belongs to one event loop; all methods are called there.
 
-    `max_queue` callers may wait for models, further ones get Busy. `max_loaded` models take memory at once; 0: no
-    limit. `free` tells the bytes that are free now, by device; it is asked when somebody waits for a start.
-    `load_timeout`: seconds a start may take without being seen to go on. `drain_timeout`: seconds that running
+    `max_queue` callers may wait for models, further ones get Busy. `patience`: seconds each of them waits until there
+    is room for its model; 0: as long as it takes. `max_loaded` models take memory at once; 0: no limit. `free` tells
+    the bytes that are free now, by device; it is asked when somebody waits for a start. `load_timeout`: seconds a start may take without being seen to go on. `drain_timeout`: seconds that running
     requests get when another model needs their model's place. `naps`: seconds of idleness until a model that can
     sleep does, and then until it sleeps deeper. `clock` gives seconds since the epoch. `say(event, **facts)` hears
     of loads, unloads and failures.
@@ -51,6 +51,7 @@ class Supervisor:
         engines: Mapping[str, Engine],
         *,
         max_queue: int = 512,
+        patience: float = 0.0,
         max_loaded: int = 0,
         free: Callable[[], Mapping[Device, int]] = _unknown,
         load_timeout: float = 300.0,
@@ -62,6 +63,7 @@ class Supervisor:
         self.clock = clock
         self._engines, self._max_queue, self._max_loaded = dict(engines), max(max_queue, 1), max_loaded
         self._load_timeout, self._say = load_timeout, say
+        self._patience = patience
         self._free, self._drain_timeout, self._naps = free, drain_timeout, tuple(naps)
         self._models: dict[str, Model] = {}
         self._orders = count(1)
@@ -80,7 +82,7 @@ class Supervisor:
 
     async def ensure_ready(self, spec: ModelSpec) -> Lease:
         """A replica that answers, loaded first if it has to be. Raises EngineStartFailed, UpstreamUnreachable,
-        Busy (too many wait already), ShuttingDown.
+        Busy (too many wait already), WaitedTooLong, ShuttingDown.
 
         Hand in the same ModelSpec object each time: then a ready model costs a microsecond.
         """
@@ -191,10 +193,18 @@ class Supervisor:
         self._waiting += 1
         try:
             self._advance()
+            if self._patience:
+                await self._has_room(model, waiter)
             return await waiter.future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, WaitedTooLong):
             self._dropped(model, waiter)
             raise
+
+    async def _has_room(self, model: Model, waiter: Waiter) -> None:
+        """Returns in time if the model is there, or on its way: loading has a limit of its own."""
+        await asyncio.wait([waiter.future], timeout=self._patience)
+        if not waiter.future.done() and model.state not in ("starting", "waking"):
+            raise WaitedTooLong(seconds=self._patience)
 
     def _known(self, spec: ModelSpec) -> Model:
         if self._stopping:

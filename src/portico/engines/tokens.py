@@ -19,7 +19,8 @@ from portico.web import Upstream
 
 T = TypeVar("T")
 
-_NO_SUCH_ROUTE = (404, 405, 501)
+_NO_SUCH_ROUTE = (404, 405, 422, 501)
+"""422: TGI has a /tokenize that takes and gives something else."""
 
 
 class _Piece(msgspec.Struct):

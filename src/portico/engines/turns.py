@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
-from portico.errors import Busy
+from portico.errors import Busy, WaitedTooLong
 
 
 class Turns:
-    """First come, first served; a caller who is cancelled while it waits is dropped. Belongs to one event loop."""
+    """First come, first served; a caller who is cancelled while it waits is dropped. Belongs to one event loop.
 
-    def __init__(self, at_once: int, *, max_waiting: int) -> None:
-        self.at_once = at_once
+    `patience`: seconds a caller waits at most; 0: as long as it takes.
+    """
+
+    def __init__(self, at_once: int, *, max_waiting: int, patience: float = 0.0) -> None:
+        self.at_once, self.patience = at_once, patience
         self._semaphore = asyncio.Semaphore(at_once)
         self._max_waiting = max_waiting
         self.waiting = 0
 
     async def acquire(self) -> None:
-        """Raises Busy if too many wait already."""
+        """Raises Busy if too many wait already, WaitedTooLong."""
         if not self._semaphore.locked():
             await self._semaphore.acquire()
             return
@@ -25,7 +28,10 @@ class Turns:
             raise Busy
         self.waiting += 1
         try:
-            await self._semaphore.acquire()
+            async with asyncio.timeout(self.patience or None):
+                await self._semaphore.acquire()
+        except TimeoutError:
+            raise WaitedTooLong(seconds=self.patience) from None
         finally:
             self.waiting -= 1
 

@@ -8,19 +8,17 @@ import logging
 import re
 import secrets
 
-from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, ShuttingDown
+from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, TookTooLong
+from portico.gateway import refusals
 from portico.gateway.log import Overheard, RequestLog
 from portico.gateway.meters import Meters
-from portico.gateway.refusals import render
 from portico.web import Access, Account, HungUp, Request, Routes
-from portico.web.request import Receive, Scope, Send
+from portico.web.request import LAST_WORDS, Receive, Scope, Send
 from portico.web.tracing import Tracing
 
 NO_SPANS = Tracing()
 _log = logging.getLogger("portico.gateway")
 _TAG = re.compile(rb"[\w.:-]{1,128}", re.ASCII)
-_LAST_WORDS = 2.0
-"""Seconds a caller has to take the last chunk when the server stops."""
 
 
 class Gateway:
@@ -67,7 +65,9 @@ class Gateway:
             await self._refuse(request, error)
         except asyncio.CancelledError:
             if not request.gone:
-                await self._refuse(request, ShuttingDown())
+                cut = request.cut_by
+                note = str(cut) if isinstance(cut, TookTooLong) else ""
+                await self._refuse(request, cut)
         except Exception as error:  # (5) our own bug: the caller gets an answer, the log the traceback
             note = f"internal error: {error!r}"
             _log.exception("request %s failed", request.tag)
@@ -97,12 +97,13 @@ class Gateway:
     async def _refuse(self, request: Request, error: PorticoError) -> None:
         if request.started:  # the stream's own writer has said what it could
             return
-        body, content_type = render(request.path, error)
+        body, content_type = refusals.render(request.path, error)
         if isinstance(error, Forbidden) and not str(error):
             body = b""  # as Ollama answers a foreign page
         try:
-            async with asyncio.timeout(_LAST_WORDS):
-                await request.answer(error.status, body, content_type, error.headers)
+            async with asyncio.timeout(LAST_WORDS):
+                status = refusals.status(request.path, error)
+                await request.answer(status, body, content_type, error.headers)
         except TimeoutError:
             request.gone = True
 
@@ -117,7 +118,7 @@ class Gateway:
             account.dialect, account.route = row.dialect, row.path
         self.meters.settle(account, error.status, gone=False)
         self.log.request(tag, "-", path, error.status, account, str(error))
-        return *render(path, error), ((b"x-request-id", tag.encode()),)
+        return *refusals.render(path, error), ((b"x-request-id", tag.encode()),)
 
     def _tag(self, request: Request) -> str:
         asked = request.headers.get(b"x-request-id")

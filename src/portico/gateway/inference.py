@@ -165,7 +165,7 @@ class Inference:
             return request
         try:
             return await self._dropped(request, replica, budget)
-        except Unsupported:
+        except (Unsupported, UpstreamFailed):
             return request  # a server that cannot count: it will say itself what does not fit
 
     async def _fitted(
@@ -176,15 +176,20 @@ class Inference:
             raise error
         try:
             tokens = await replica.count(request)
-        except Unsupported:
-            raise error from None
+        except (Unsupported, UpstreamFailed):
+            if error.tokens is None:
+                raise error from None
+            tokens = error.tokens
         if tokens < limit and request.sampling.max_tokens is not None:
             # The prompt fits, max_tokens on top of it does not: it is clamped, never refused.
             sampling = msgspec.structs.replace(request.sampling, max_tokens=limit - tokens)
             return msgspec.structs.replace(request, sampling=sampling)
         if not request.truncate:
             raise ContextLengthExceeded(tokens=tokens, limit=limit)
-        return await self._dropped(request, replica, limit)
+        try:
+            return await self._dropped(request, replica, limit)
+        except (Unsupported, UpstreamFailed):
+            raise error from None
 
     async def _dropped(self, request: ChatRequest, replica: Replica, limit: int) -> ChatRequest:
         """The same request with the fewest oldest messages dropped that make it fit, as Ollama does."""
@@ -346,7 +351,8 @@ def joined(opens: Sequence[Callable[[], Awaitable[Events]]], replica: Replica, *
 
 
 async def ask_embeddings(request: EmbeddingRequest, replica: Replica) -> tuple[list[list[float]], Usage]:
-    body = openai.write_embedding(request, model=replica.served_name)
+    spelling = replica.abilities.spelling
+    body = openai.write_embedding(request, model=replica.served_name, spelling=spelling)
     return openai.read_embeddings(await fetch(replica, EMBEDDINGS, body))
 
 

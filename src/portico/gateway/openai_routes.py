@@ -53,7 +53,7 @@ class OpenAIRoutes:
         served = await self._serving.models.resolve(seen.model)
 
         async def work(served: Served, replica: Replica) -> None:
-            if replica.abilities.relays and served.preset is None and is_plain(body, seen):
+            if goes_on(request, served, replica) and is_plain(body, seen):
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
                     body,
@@ -89,7 +89,7 @@ class OpenAIRoutes:
         served = await self._serving.models.resolve(seen.model)
 
         async def work(served: Served, replica: Replica) -> None:
-            if replica.abilities.relays and served.preset is None:
+            if goes_on(request, served, replica):
                 sent = openai.relay_body(
                     body, model=replica.served_name, include_usage=stream_it, glance=seen
                 )
@@ -194,6 +194,13 @@ class OpenAIRoutes:
             await request.answer(200, msgspec.json.encode(answer))
 
         await self._serving.run(request, served, work)
+
+
+def goes_on(request: Request, served: Served, replica: Replica) -> bool:
+    """The body may be passed on as it is. To a server that refuses what it does not know only if the caller chose it: the
+    fields that the model knows for which it stands in are left out."""
+    chosen = replica.abilities.spelling.extensions or not request.account.fallback
+    return replica.abilities.relays and served.preset is None and chosen
 
 
 def is_plain(body: bytes, seen: openai.Peek) -> bool:

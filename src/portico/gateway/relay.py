@@ -14,7 +14,7 @@ import msgspec
 from portico.dialects import openai
 from portico.dialects.framing import SSE_DONE, SSEReader, sse
 from portico.engines import Replica
-from portico.errors import PorticoError, ShuttingDown, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
+from portico.errors import PorticoError, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.gateway.inference import read_refusal
 from portico.gateway.streams import obituary
 from portico.messages import Usage
@@ -204,7 +204,8 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
         if request.gone or not began:
             raise
         account.finish = "error"
-        return await request.end(sse(openai.error_body(ShuttingDown())))
+        reply.close()
+        return await request.break_off(sse(openai.error_body(request.cut_by)))
     finally:
         if began:  # once, not with every chunk: reading the clock is a part of what passing one on costs
             account.arrived(chunks.count - account.chunks)

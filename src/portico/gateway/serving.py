@@ -17,7 +17,9 @@ from portico.errors import (
     EngineStartFailed,
     UpstreamClosed,
     UpstreamFailed,
+    UpstreamTimeout,
     UpstreamUnreachable,
+    WaitedTooLong,
 )
 from portico.gateway.inference import Inference
 from portico.gateway.models import Models, Served
@@ -41,7 +43,8 @@ def _silence(event: str, **facts: object) -> None: ...
 class Serving:
     """The parts that routes are made of; assembled once. `say` hears when another model stands in. `heartbeat`: seconds
     until a caller who waits for a stream sees a sign of life, and twice as many between two. What stands in between
-    cuts connections that are silent for a minute or less; an error before that still gets a status of its own."""
+    cuts connections that are silent for a minute or less; an error before that still gets a status of its own.
+    `request_seconds` is what a request may take from its arrival to its end; 0: no limit."""
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Serving:
         supervisor: Supervisor,
         *,
         heartbeat: float = 5.0,
+        request_seconds: float = 0.0,
         say: Callable[..., None] = _silence,
     ) -> None:
         self.models, self.supervisor = models, supervisor
@@ -56,6 +60,7 @@ class Serving:
         self.stamps = Stamps()
         self.balance = Balance()
         self.heartbeat, self._say = heartbeat, say
+        self._request_seconds = request_seconds
 
     async def run(
         self,
@@ -74,8 +79,16 @@ class Serving:
         As long as nothing has been answered, a failure that is the replica's and not the request's is tried
         elsewhere: on another replica of the model, on the same one after it was started again, then on the models
         that stand in for it. `comments`: the content type of a stream in which a caller who waits is told so.
+
+        The limits on waiting for a turn and for a first token hold for each attempt. Where one has struck, one other
+        replica is tried, for this one may hang though it answers health checks, or have been kept for this prompt
+        while another was free; no third, which would rather be overloaded like the first two than save the request;
+        then the models that stand in. Never the same one: it would work on what it may still be at. What everything
+        may take together is `request_seconds`.
         """
         request.watch()
+        if self._request_seconds:
+            request.limit(self._request_seconds)
         signs = SignsOfLife(request, comments, self) if comments else None
         try:
             await self._answered(request, served, work, keep_alive, body, limit)
@@ -181,17 +194,24 @@ def is_replicas_fault(error: EngineError) -> bool:
     """The same request may have more luck elsewhere."""
     if isinstance(error, UpstreamFailed):
         return error.status in BUSY
-    return isinstance(error, UpstreamUnreachable | UpstreamClosed | EngineDied | EngineStartFailed | Busy)
+    return isinstance(
+        error, UpstreamUnreachable | UpstreamClosed | UpstreamTimeout | EngineDied | EngineStartFailed | Busy
+    )
 
 
 def may_try_again(error: EngineError, tried: list[str], *, replicas: int) -> bool:
-    """`tried`: the replicas that failed this request, the last one included. With another replica that has not been
-    tried: after any fault of a replica. Else the same one, once, if it died and is started again."""
-    if not is_replicas_fault(error) or len(tried) >= ATTEMPTS:
+    """`tried`: the replicas that failed this request, the last one included.
+
+    1. Not after so many. 2. After a wait that was too long only if it was the first attempt. 3. With another replica that has not been tried: after any other fault of a replica. 4. Else the same
+    one, once, if it died and is started again.
+    """
+    if not is_replicas_fault(error) or len(tried) >= ATTEMPTS:  # (1)
         return False
-    if len(set(tried)) < replicas:
+    if isinstance(error, WaitedTooLong | UpstreamTimeout) and len(tried) > 1:  # (2)
+        return False
+    if len(set(tried)) < replicas:  # (3)
         return True
-    return isinstance(error, EngineDied) and tried.count(tried[-1]) < TWICE
+    return isinstance(error, EngineDied) and tried.count(tried[-1]) < TWICE  # (4)
 
 
 # ---- what the answer says of it

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from portico.errors import PorticoError, ShuttingDown
+from portico.errors import PorticoError
 from portico.gateway.streams import Events, ReplyEvents
 from portico.messages import Event, Finished, Result, Used
 from portico.web import Account, Request
@@ -68,7 +68,8 @@ async def stream(
         if request.gone or not request.started:
             raise
         account.finish = "error"
-        await request.end(writer.error(ShuttingDown()))
+        events.close()
+        await request.break_off(writer.error(request.cut_by))
     finally:
         events.close()
 

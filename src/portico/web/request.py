@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from portico.errors import PorticoError, ShuttingDown, TookTooLong
 from portico.web.account import Account
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+LAST_WORDS = 2.0
+"""Seconds a caller has to take the last chunk of an answer that is cut."""
+
 JSON_TYPE = b"application/json; charset=utf-8"
+
+
+_STOPPING = ShuttingDown()
 
 
 class HungUp(Exception):
@@ -39,7 +47,8 @@ class Request:
     """One request and its answer, for as long as it takes.
 
     Owned by the task that handles it. `tag` is the request's id, `extra` are headers every answer carries
-    (the id's and CORS's). `gone` turns true when the caller hangs up, which also cancels the task.
+    (the id's and CORS's). `gone` turns true when the caller hangs up, which also cancels the task; it is cancelled
+    too when it takes too long, and when the server stops: `cut_by` then says why.
     """
 
     __slots__ = (
@@ -49,8 +58,10 @@ class Request:
         "_receive",
         "_send",
         "_task",
+        "_timer",
         "_watcher",
         "account",
+        "cut_by",
         "extra",
         "gone",
         "headers",
@@ -93,6 +104,8 @@ class Request:
         self._exchange: Exchange | None = self._extensions.get("portico.exchange")
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.cut_by: PorticoError = _STOPPING
 
     def header(self, name: bytes) -> bytes | None:
         """The header of that (lower-case) name; of several the last."""
@@ -135,6 +148,17 @@ class Request:
         else:
             self._watcher = asyncio.ensure_future(self._watch())
 
+    def limit(self, seconds: float) -> None:
+        """A request that is watched is cut when it is not answered within so many seconds from its arrival."""
+        left = seconds - (time.perf_counter_ns() - self.account.started) / 1e9
+        loop = self._loop or asyncio.get_running_loop()
+        self._timer = loop.call_later(max(left, 0.0), self._cut, seconds)
+
+    def _cut(self, seconds: float) -> None:
+        if self._task is not None and not self._task.done() and not self.gone:
+            self.cut_by = TookTooLong(seconds=seconds)
+            self._task.cancel()
+
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -148,6 +172,9 @@ class Request:
     def unwatch(self) -> None:
         """The answer is out: a caller who leaves now cancels nothing."""
         self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -216,3 +243,11 @@ class Request:
 
     async def end(self, chunk: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": chunk})
+
+    async def break_off(self, chunk: bytes) -> None:
+        """The end of an answer that was cut. A caller who does not read gets a moment to take it."""
+        try:
+            async with asyncio.timeout(LAST_WORDS):
+                await self.end(chunk)
+        except TimeoutError:
+            self.gone = True

@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import httptools
 
-from portico.errors import UpstreamClosed, UpstreamTimeout, UpstreamUnreachable
+from portico.errors import (
+    EngineError,
+    UpstreamClosed,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    UpstreamUntrusted,
+)
+from portico.web.dial import Dial, basic, read_proxy, tls_context, why_untrusted
 from portico.web.tracing import passed_on
 
 IDLE_SECONDS = 4.0
 """llama.cpp closes a connection that idles for 5 s; one taken from the pool just then would fail."""
+TLS_IDLE_SECONDS = 30.0
+"""A new connection costs several round trips there. A server that closes it earlier says so, and it is dropped."""
 READ_BYTES = 16 * 1024
 """Read at once at most. A transport's own reads (256 KB) would alone be what one slow caller may hold."""
 QUEUED_BYTES = 32 * 1024
@@ -67,7 +76,7 @@ class Reply:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = False
-        self.error: UpstreamClosed | UpstreamTimeout | None = None
+        self.error: EngineError | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that (lower-case) name."""
@@ -158,11 +167,21 @@ class Reply:
         return body
 
 
+def shown(url: str) -> str:
+    """The URL without what stands before its @, and without a slash at its end: errors quote it, and callers read
+    them."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return url.rstrip("/").replace(parts.netloc, host, 1) if parts.netloc else url.rstrip("/")
+
+
 class Upstream:
     """Connections to one server. Owns its pool; belongs to one event loop.
 
     `url` is `http(s)://host:port[/prefix]` or `unix:///path/of.sock`. `headers` go with every request.
-    `first_byte` and `between` are the seconds a reply may take to begin, and be silent afterwards.
+    Seconds, 0 for no limit: `connect` until there is a connection; `first_byte` until the body of a reply begins,
+    for some engines send its head before they have read the prompt; `between` two stretches of it. `tls` is what
+    https is checked against, `proxy` the URL of an HTTP proxy.
     """
 
     def __init__(
@@ -174,20 +193,23 @@ class Upstream:
         first_byte: float = 600.0,
         between: float = 300.0,
         tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
         parts = urlsplit(url)
         host = "localhost" if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
-        # Without what stands before the @: errors quote this, and callers read them.
-        self.url = url.rstrip("/").replace(parts.netloc, host, 1) if parts.netloc else url.rstrip("/")
-        self.connect_seconds, self.first_byte, self.between = connect, first_byte, between
-        self._unix = parts.path if parts.scheme == "unix" else None
-        self._host = parts.hostname or "localhost"
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._prefix = "" if self._unix else parts.path.rstrip("/")
-        self._tls = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-        if parts.username is not None and not any(name == b"authorization" for name, _ in headers):
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            headers = [*headers, (b"authorization", b"Basic " + b64encode(pair))]
+        self.url = self.told = shown(url)
+        self.first_byte, self.between = first_byte or math.inf, between or math.inf
+        secure = (tls or tls_context()) if parts.scheme == "https" else None
+        self.idle_seconds = TLS_IDLE_SECONDS if secure else IDLE_SECONDS
+        through = read_proxy(proxy) if proxy else None
+        self.dial = dial = Dial(parts, self.url, seconds=connect, tls=secure, proxy=through)
+        self._prefix = "" if parts.scheme == "unix" else parts.path.rstrip("/")
+        if (authorization := basic(parts)) and not any(name == b"authorization" for name, _ in headers):
+            headers = [*headers, (b"authorization", authorization)]
+        if through is not None and dial.forwarded:
+            self.told = f"{self.url}, through the proxy {through.url},"
+            self._prefix = f"http://{host}{self._prefix}"
+            headers = [*headers, *through.headers]
         fixed = [(b"host", host.encode()), (b"accept-encoding", b"identity"), *headers]
         self._fixed = b"".join(b"%b: %b\r\n" % pair for pair in fixed)
         self.buffer = memoryview(bytearray(READ_BYTES))
@@ -227,12 +249,25 @@ class Upstream:
         connection = self._reuse()
         if connection is not None:
             try:
-                return await connection.exchange(message, first_byte or self.first_byte)
+                reply = await connection.exchange(message, first_byte or self.first_byte)
             except UpstreamClosed:
                 if connection.heard:
                     raise
+            else:
+                return self._checked(reply) if self.dial.forwarded else reply
         connection = await self._connect()
-        return await connection.exchange(message, first_byte or self.first_byte)
+        reply = await connection.exchange(message, first_byte or self.first_byte)
+        return self._checked(reply) if self.dial.forwarded else reply
+
+    def _checked(self, reply: Reply) -> Reply:
+        """A reply that is the server's. Raises ProxyFailed for one that the proxy gave in its place: 407 is, and so
+        is a page for people that says it got none."""
+        status = reply.status
+        page = status in (502, 503, 504) and (reply.header(b"content-type") or b"").startswith(b"text/html")
+        if status == 407 or page:
+            reply.close()
+            raise self.dial.refused(status)
+        return reply
 
     async def fetch(self, method: str, path: str, body: bytes = b"", headers: Headers = ()) -> Answer:
         """Sends a request and reads the whole reply."""
@@ -270,7 +305,7 @@ class Upstream:
         return b"%b%b\r\n" % (head, extra)
 
     def _reuse(self) -> _Connection | None:
-        idle, oldest = self._idle, time.monotonic() - IDLE_SECONDS
+        idle, oldest = self._idle, time.monotonic() - self.idle_seconds
         while idle:
             connection = idle.pop()
             if connection.since >= oldest and not connection.transport.is_closing():
@@ -281,22 +316,7 @@ class Upstream:
     async def _connect(self) -> _Connection:
         if self.closed:
             raise UpstreamUnreachable(url=self.url, reason="it is being stopped")
-        loop = asyncio.get_running_loop()
-
-        def build() -> _Connection:
-            return _Connection(self)
-
-        try:
-            async with asyncio.timeout(self.connect_seconds):
-                if self._unix is not None:
-                    _, connection = await loop.create_unix_connection(build, self._unix)
-                else:
-                    _, connection = await loop.create_connection(build, self._host, self._port, ssl=self._tls)
-        except TimeoutError as error:
-            reason = f"no connection within {self.connect_seconds:g} s"
-            raise UpstreamUnreachable(url=self.url, reason=reason) from error
-        except OSError as error:
-            raise UpstreamUnreachable(url=self.url, reason=error.strerror or str(error)) from error
+        connection = await self.dial.connect(lambda: _Connection(self))
         if not connection.lost:
             self._open.add(connection)
         if self._sweeper is None:
@@ -332,8 +352,10 @@ class _Connection(asyncio.BufferedProtocol):
     """One connection: carries one request at a time and feeds its reply."""
 
     __slots__ = (
+        "_cause",
         "_keep",
         "_length",
+        "headed",
         "heard",
         "limit",
         "loop",
@@ -357,6 +379,9 @@ class _Connection(asyncio.BufferedProtocol):
         self.lost = False
         self.since = time.monotonic()
         self.limit = 0.0
+        self.headed = 0.0
+        """The value that `since` had when the head of the reply came, as long as nothing has come after it."""
+        self._cause: EngineError | None = None
         self._length = False
         self._keep = True
         self.paused = False
@@ -368,7 +393,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.since = time.monotonic()
         self.limit = first_byte
         if self.lost:
-            raise UpstreamClosed(url=self.upstream.url)
+            raise self._cause or UpstreamClosed(url=self.upstream.told)
         self.transport.write(message)
         try:
             while not reply.status:
@@ -377,6 +402,8 @@ class _Connection(asyncio.BufferedProtocol):
                 reply.waiter = self.loop.create_future()
                 await reply.waiter
             reply.waiter = None
+            if reply.unread:
+                self.headed = 0.0
         except BaseException:
             self.abort()
             raise
@@ -384,7 +411,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Ends the connection now; a reply under way gets UpstreamClosed."""
-        self._fail(UpstreamClosed(url=self.upstream.url))
+        self._fail(UpstreamClosed(url=self.upstream.told))
         self.upstream.forget(self)
         self.transport.abort()
 
@@ -398,14 +425,19 @@ class _Connection(asyncio.BufferedProtocol):
         """Called from time to time: gives up on a silent server, closes an idle connection."""
         silent, reply = now - self.since, self.reply
         if reply is None:
-            if silent > IDLE_SECONDS:
+            if silent > self.upstream.idle_seconds:
                 self.abort()
-        elif silent > self.limit and not reply.unread:
+            return
+        began = reply.status and self.since != self.headed
+        limit = self.upstream.between if began else self.limit
+        if silent > limit and not reply.unread:
             # Unread bytes mean that our caller is slow, not the engine.
-            self._fail(UpstreamTimeout(url=self.upstream.url, seconds=self.limit))
+            first = "first_token_timeout" if limit == self.upstream.first_byte else None
+            setting = "token_timeout" if began else first
+            self._fail(UpstreamTimeout(url=self.upstream.told, seconds=limit, setting=setting))
             self.abort()
 
-    def _fail(self, error: UpstreamClosed | UpstreamTimeout) -> None:
+    def _fail(self, error: EngineError) -> None:
         reply, self.reply = self.reply, None
         if reply is not None and reply.error is None:
             reply.error = error
@@ -444,8 +476,12 @@ class _Connection(asyncio.BufferedProtocol):
             self.reply = None
             reply.complete = True  # a reply without a length ends with its connection
             reply.wake()
-        else:
-            self._fail(UpstreamClosed(url=self.upstream.url))
+            return
+        self._cause = UpstreamClosed(url=self.upstream.told)
+        if isinstance(error, ssl.SSLError) and not self.heard:
+            # In TLS 1.3 a server says only after the handshake that it does not accept our certificate.
+            self._cause = UpstreamUntrusted(url=self.upstream.url, reason=why_untrusted(error, ""))
+        self._fail(self._cause)
 
     # ---- httptools
 
@@ -465,7 +501,7 @@ class _Connection(asyncio.BufferedProtocol):
             reply.headers.clear()
             return
         self._keep = self.parser.should_keep_alive()
-        self.limit = self.upstream.between
+        self.headed = self.since
         reply.status = status
 
     def on_body(self, body: bytes) -> None:

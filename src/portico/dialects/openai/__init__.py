@@ -14,17 +14,19 @@ from portico.dialects.openai.chunks import (
     read_result,
 )
 from portico.dialects.openai.embeddings import embedding_reply, read_embeddings
-from portico.dialects.openai.errors import error_body, read_error
+from portico.dialects.openai.errors import error_body, error_status, read_error
 from portico.dialects.openai.reading import read_chat, read_completion, read_embedding
 from portico.dialects.openai.relaying import peek, relay_body
 from portico.dialects.openai.replies import ChatWriter, CompletionWriter
 from portico.dialects.openai.wire import Peek
 from portico.dialects.openai.writing import write_chat, write_completion, write_embedding
-from portico.dialects.spelling import ANY, LLAMACPP, VLLM, Spelling
+from portico.dialects.spelling import ANY, LLAMACPP, OPENAI, STRICT, VLLM, Spelling
 
 __all__ = [
     "ANY",
     "LLAMACPP",
+    "OPENAI",
+    "STRICT",
     "VLLM",
     "ChatWriter",
     "ChunkReader",
@@ -34,6 +36,7 @@ __all__ = [
     "Spelling",
     "embedding_reply",
     "error_body",
+    "error_status",
     "peek",
     "read_chat",
     "read_completion",

@@ -117,11 +117,13 @@ def _result(message: wire.Message, parts: Sequence[Part], ids: CallIds) -> tuple
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def write(messages: Sequence[Message]) -> list[wire.Message]:
-    return [written for message in messages for written in _written(message)]
+def write(messages: Sequence[Message], *, extensions: bool = True) -> list[wire.Message]:
+    """`extensions`: also what OpenAI's API does not have, the thoughts of earlier turns and the names of tools beside
+    their results."""
+    return [written for message in messages for written in _written(message, extensions)]
 
 
-def _written(message: Message) -> Iterator[wire.Message]:
+def _written(message: Message, extensions: bool) -> Iterator[wire.Message]:
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = [part for part in message.parts if isinstance(part, Text | Image)]
     for result in results:
@@ -129,12 +131,13 @@ def _written(message: Message) -> Iterator[wire.Message]:
             role="tool",
             content=_pieces([Text(text=result.text), *rest]) if rest else result.text,
             tool_call_id=result.id,
-            name=result.name or None,
+            name=(result.name or None) if extensions else None,
         )
         rest = []
     if results:
         return
-    reasoning = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
+    thoughts = [part.text for part in message.parts if extensions and isinstance(part, Reasoning)]
+    reasoning = "".join(thoughts)
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     yield wire.Message(
         role=message.role,

@@ -48,6 +48,9 @@ _OVERFLOWS = tuple(
         r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)",
         # llama.cpp
         r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+        # TGI: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens and 200 ...
+        r"must be <= (?P<limit>\d+)\. Given: (?P<tokens>\d+) `inputs` tokens",
+        r"`inputs` must have less than (?P<limit>\d+) tokens\. Given: (?P<tokens>\d+)",
         r"maximum (?:context|model) length (?:is|of) (?P<limit>\d+)",
         r"exceeds? the (?:available |maximum |model's )?context (?:size|length|window)",
     )
@@ -65,6 +68,9 @@ _CODES = {
     503: Busy.code,
 }
 """Codes for engines that give none, or only the status once more."""
+
+_TGI_STATUS = {"validation": 422, "overloaded": 429}
+"""What TGI's words for the kind of an error mean: in a stream they come after a 200."""
 
 _OVERFLOW_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
@@ -91,14 +97,21 @@ class _Envelope(msgspec.Struct):
     param: Any = None
     code: Any = None
     detail: Any = None
+    error_type: Any = None  # TGI, beside an error that is only a text
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
 
 
+def error_status(error: PorticoError) -> int:
+    """A queue that is full is 429 here: clients come back when Retry-After says so. Any other error has its own."""
+    return 429 if isinstance(error, Busy) else error.status
+
+
 def error_body(error: PorticoError) -> bytes:
-    """`{"error": {"message", "type", "param", "code"}}`. It goes with `error.status`."""
-    kind = _TYPES.get(error.status) or ("server_error" if error.status >= 500 else "invalid_request_error")
+    """`{"error": {"message", "type", "param", "code"}}`. It goes with `error_status`."""
+    status = error_status(error)
+    kind = _TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     told = {"message": _sentence(error), "type": kind, "param": error.param, "code": error.code}
     return msgspec.json.encode({"error": told})
 
@@ -139,6 +152,8 @@ def told_error(body: bytes, status: int | None = None) -> PorticoError | None:
     param = told.param if isinstance(told.param, str) else None
     if status is None:
         status = told.code if isinstance(told.code, int) and 400 <= told.code <= 599 else 500
+    if isinstance(envelope.error_type, str):
+        status = _TGI_STATUS.get(envelope.error_type, status)
     if overflow := _overflow(told, message, status):
         return overflow
     code = told.code if isinstance(told.code, str) and told.code else _CODES.get(status)

@@ -48,7 +48,7 @@ def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) ->
     thinking, effort = _thinking(request.think, spelling)
     chat = wire.Chat(
         **_settings(request, model, spelling),
-        messages=conversation.write(request.messages),
+        messages=conversation.write(request.messages, extensions=spelling.extensions),
         tools=[_tool(tool) for tool in request.tools] or None,
         tool_choice=_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
@@ -56,9 +56,13 @@ def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) ->
         logprobs=request.logprobs or None,
         top_logprobs=request.top_logprobs if request.logprobs else None,
         reasoning_effort=effort,
-        chat_template_kwargs={**request.template_kwargs, **thinking} or None,
+        chat_template_kwargs=({**request.template_kwargs, **thinking} or None)
+        if spelling.extensions
+        else None,
     )
-    return body.encode(chat, request.sampling.extra)
+    if spelling.most_tokens == "max_completion_tokens":
+        chat.max_completion_tokens, chat.max_tokens = chat.max_tokens, None
+    return body.encode(chat, _extra(request, spelling))
 
 
 def write_completion(request: CompletionRequest, *, model: str, spelling: Spelling = ANY) -> bytes:
@@ -70,7 +74,7 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
         echo=request.echo or None,
         logprobs=request.logprobs,
     )
-    extra = request.sampling.extra
+    extra = _extra(request, spelling)
     if request.format is not None and spelling.schema_in_completions == "json_schema":
         extra = {**extra, "json_schema": _schema(request.format, spelling)}
     else:
@@ -79,10 +83,10 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
 
 
 _UNSCALED = {"embd_normalize": -1}
-"""llama.cpp's word for it; others do not know it and ignore it."""
+"""llama.cpp's word for it; others do not know it and ignore it, or refuse it."""
 
 
-def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:
+def write_embedding(request: EmbeddingRequest, *, model: str, spelling: Spelling = ANY) -> bytes:
     """The body for /v1/embeddings."""
     return body.encode(
         wire.Embedding(
@@ -91,7 +95,7 @@ def write_embedding(request: EmbeddingRequest, *, model: str) -> bytes:
             dimensions=request.dimensions,
             encoding_format=request.encoding,
         ),
-        {} if request.scaled else _UNSCALED,
+        {} if request.scaled or not spelling.extensions else _UNSCALED,
     )
 
 
@@ -106,8 +110,8 @@ def _settings(request: ChatRequest | CompletionRequest, model: str, spelling: Sp
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
+        top_k=sampling.top_k if spelling.extensions else None,
+        min_p=sampling.min_p if spelling.extensions else None,
         seed=sampling.seed,
         stop=list(sampling.stop) or None,
         presence_penalty=sampling.presence_penalty,
@@ -116,6 +120,11 @@ def _settings(request: ChatRequest | CompletionRequest, model: str, spelling: Sp
         repeat_penalty=penalty if "repeat_penalty" in spelling.repetition else None,
         logit_bias=sampling.logit_bias,
     )
+
+
+def _extra(request: ChatRequest | CompletionRequest, spelling: Spelling) -> dict[str, Any]:
+    """Samplers that only some engines have."""
+    return request.sampling.extra if spelling.extensions else {}
 
 
 def _inputs(inputs: tuple[str | tuple[int, ...], ...]) -> str | list[str | int | list[int]]:

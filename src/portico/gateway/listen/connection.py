@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portico.errors import (
     BodyTooLarge,
-    Busy,
+    ConnectionsFull,
     HeadersTooLarge,
     InvalidRequest,
     PorticoError,
@@ -206,9 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.gate.stopping:
             return ShuttingDown()
         if self.surplus and self.gate.full:
-            return Busy(
-                f"The server has {limits.connections} connections open, and takes no more; try again."
-            )
+            return ConnectionsFull(limit=limits.connections)
         if declared > limits.body_bytes and declared > limits.body_limit(path):
             return BodyTooLarge(limit=limits.body_bytes)
         if not path:
