@@ -30,7 +30,12 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(embedded: LiveServer) -> LiveServer:
+    return embedded
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """The server as `portico serve` starts it: the bundled model on the embedded engine. Shared by every
     test, so a test that changes what it lists changes it back."""
     with serve(tmp_path_factory.mktemp("server")) as running:

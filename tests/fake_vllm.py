@@ -273,7 +273,8 @@ class Server:
             "prompt_tokens": prompt,
             "total_tokens": prompt + count,
             "completion_tokens": count,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": 0, "created_cache_tokens": 0},
         }
         pieces = [words[at % len(words)] + (" " if at + 1 < count else "") for at in range(count)]
         shapes = _Chat(head) if kind == "chatcmpl" else _Text(head)
@@ -312,7 +313,7 @@ class _Chat:
         self._head = head
 
     def first(self) -> list[Json]:
-        return [self._chunk({"role": "assistant", "content": ""}, None)]
+        return [{**self._chunk({"role": "assistant", "content": ""}, None), "prompt_text": None}]
 
     def piece(self, text: str, finish: str | None) -> Json:
         return self._chunk({"content": text}, finish)
@@ -321,7 +322,7 @@ class _Chat:
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage}
 
     def whole(self, text: str, finish: str, usage: Json) -> Json:
-        message = {"role": "assistant", "content": text, "tool_calls": [], "reasoning": None}
+        message = {"role": "assistant", "content": text, "reasoning": None}
         choice = {
             "index": 0,
             "message": message,
@@ -329,14 +330,20 @@ class _Chat:
             "finish_reason": finish,
             "stop_reason": None,
         }
-        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage}
+        usage["prompt_tokens_details"]["multimodal_tokens"] = None
+        told = {"ec_transfer_params": None, "metrics": None, "prompt_text": None}
+        return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage, **told}
 
     def _chunk(self, delta: Json, finish: str | None) -> Json:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        if finish is not None:
+            choice["stop_reason"] = None
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
 
 class _Text:
+    """Completions, whose usage has fewer details."""
+
     def __init__(self, head: Json) -> None:
         self._head = {**head, "object": "text_completion"}
 
@@ -348,10 +355,14 @@ class _Text:
         return {**self._head, "choices": [choice]}
 
     def usage(self, usage: Json) -> Json:
+        del usage["completion_tokens_details"]
+        usage["prompt_tokens_details"] = {"cached_tokens": 0}
         return {**self._head, "choices": [], "usage": usage}
 
     def whole(self, text: str, finish: str, usage: Json) -> Json:
-        return {**self.piece(text, finish), "usage": usage}
+        details = {"cached_tokens": 0, "created_cache_tokens": None, "multimodal_tokens": None}
+        usage |= {"completion_tokens_details": None, "prompt_tokens_details": details}
+        return {**self.piece(text, finish), "usage": usage, "ec_transfer_params": None, "metrics": None}
 
 
 class Out:

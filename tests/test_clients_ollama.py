@@ -23,6 +23,13 @@ FIVE_TOKENS = {"num_predict": 5, "ignore_eos": True, "temperature": 0}
 HELLO = [{"role": "user", "content": "Hello!"}]
 
 
+@pytest.fixture(scope="module", params=["llamacpp", "vllm"])
+def server(request: pytest.FixtureRequest) -> LiveServer:
+    """The same model on both engines."""
+    found: LiveServer = request.getfixturevalue({"llamacpp": "embedded", "vllm": "vllm_server"}[request.param])
+    return found
+
+
 @pytest.fixture
 def client(server: LiveServer) -> Iterator[ollama.Client]:
     client = ollama.Client(host=server.url)

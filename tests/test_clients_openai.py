@@ -60,6 +60,13 @@ def strict_client(server: LiveServer, api_key: str = "unused", *, strict: bool =
     )
 
 
+@pytest.fixture(scope="module", params=["llamacpp", "vllm"])
+def server(request: pytest.FixtureRequest) -> LiveServer:
+    """The same model on both engines."""
+    found: LiveServer = request.getfixturevalue({"llamacpp": "embedded", "vllm": "vllm_server"}[request.param])
+    return found
+
+
 @pytest.fixture
 def client(server: LiveServer) -> Iterator[openai.OpenAI]:
     with strict_client(server) as client:

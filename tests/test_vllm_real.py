@@ -139,7 +139,8 @@ def test_a_caller_who_leaves_stops_the_engine(vllm_server: LiveServer) -> None:
         "ignore_eos": True,
     }
     with httpx2.stream("POST", vllm_server.url + CHAT, json=body, timeout=60) as reply:
-        next(reply.iter_lines())
+        lines = reply.iter_lines()  # kept: an iterator that goes closes the reply
+        next(lines)
         wait_until(lambda: vllm_server.metric("vllm:num_requests_running") == 1, seconds=10, what="it runs")
     wait_until(
         lambda: vllm_server.metric("vllm:num_requests_running") == 0, seconds=10, what="it was stopped"

@@ -42,6 +42,9 @@ from portico.ollama_env import model_folders
 from portico.web import Access, Route, Routes
 from portico.web.tracing import tracing
 
+WATCHED = ("model loading", "leftovers ended")
+"""What is told of a start before it is over; how it ends, `on_ready` or an error says."""
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -185,7 +188,8 @@ class Portico:
     def _say(self, event: str, **facts: object) -> None:
         """What happens to models: to whoever watches the start, then to the log."""
         if not self._up:
-            self._on_event(event, **facts)
+            if event in WATCHED:
+                self._on_event(event, **facts)
         elif event != "model loading":
             self.log.say(event, **facts)
 

@@ -137,6 +137,8 @@ class Abilities(Value, frozen=True, kw_only=True):
     """A closed connection stops a request that is not streamed; otherwise it is always asked to stream."""
     forces_tools: bool = True
     """tool_choice required and named are enforced."""
+    forces_arguments: bool = True
+    """... and so is the schema of the arguments; otherwise only of tools that are marked strict."""
     multiple: bool = True
     """n > 1 and several prompts work in one request, with the usage summed."""
     echo: bool = True

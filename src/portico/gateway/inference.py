@@ -45,6 +45,7 @@ from portico.messages import (
     Tool,
     ToolCall,
     ToolCallDelta,
+    ToolChoice,
     Usage,
     Used,
 )
@@ -81,8 +82,7 @@ class Inference:
         if request.n > 1 and not replica.abilities.multiple:  # (3)
             one = msgspec.structs.replace(request, n=1)
             return joined([partial(self.chat, one, replica)] * request.n, replica, per_prompt=request.n)
-        choice = request.tool_choice
-        if choice is not None and choice.mode in ("required", "named") and not replica.abilities.forces_tools:
+        if is_forced(request.tool_choice) and not replica.abilities.forces_tools:
             return await self._forced(request, replica)  # (4)
         return await self._ask_chat(request, replica)  # (5)
 
@@ -289,6 +289,9 @@ class Inference:
 
 def write_chat(request: ChatRequest, replica: Replica, *, stream: bool) -> bytes:
     sent = msgspec.structs.replace(request, stream=stream)
+    if is_forced(request.tool_choice) and not replica.abilities.forces_arguments:
+        tools = tuple(msgspec.structs.replace(tool, strict=True) for tool in request.tools)
+        sent = msgspec.structs.replace(sent, tools=tools)
     if replica.spec.engine == "llamacpp" and request.format is not None and not will_think(request, replica):
         # Its grammar lets a model that can think do so before the JSON, also where thinking is off.
         extra = {**request.sampling.extra, "reasoning_format": "none"}
@@ -439,6 +442,10 @@ def retold(result: Result) -> list[Event]:
 def lacks(replica: Replica, capability: str) -> bool:
     """Only the models of the embedded engine are known that well; other servers answer for themselves."""
     return replica.spec.engine == "llamacpp" and capability not in replica.spec.facts.capabilities
+
+
+def is_forced(choice: ToolChoice | None) -> bool:
+    return choice is not None and choice.mode in ("required", "named")
 
 
 def surely_fits(request: ChatRequest, budget: int) -> bool:

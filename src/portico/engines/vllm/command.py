@@ -105,6 +105,9 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
         "VLLM_DISABLE_LOG_LOGO": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": "86400",  # how long a start may take is ours to say: by its progress
         "PYTHONUNBUFFERED": "1",
+        # vLLM gives its processes titles, which setproctitle would write over their environment: the mark by which
+        # they are found would be gone.
+        "SPT_NOENV": "1",
     }
     if place.offline:
         found["HF_HUB_OFFLINE"] = "1"

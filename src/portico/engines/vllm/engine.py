@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from portico.dialects.spelling import VLLM
 from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
 from portico.engines.gpus import Gpu, gpus
 from portico.engines.memory import Measured
@@ -36,7 +37,7 @@ END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
-ABILITIES = Abilities()
+ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
 LIMITS = Limits()
 
 
