@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 CONFIG = """
 [ca]
@@ -48,6 +51,8 @@ class Authority:
     """A CA of its own. `file` is its certificate."""
 
     def __init__(self, folder: Path, name: str = "A test's CA") -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("openssl is not installed")
         folder.mkdir(parents=True)
         self._folder = folder
         self.file = folder / "ca.pem"

@@ -195,7 +195,7 @@ def reach_of(entry: ModelEntry, config: Config, url: str) -> Reach:
     if not url.startswith(_SECURE):
         ca_file = cert = key = None
     try:
-        if url.startswith(_SECURE):
+        if ca_file or cert or key:
             tls_context(ca_file, cert, key)
         if proxy is not None:
             read_proxy(proxy)

@@ -7,6 +7,7 @@ the proxy and its password, the limit on waiting. No error holds a password.
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import socket
 import ssl
@@ -73,6 +74,8 @@ def tls_context(
 ) -> ssl.SSLContext:
     """What connections to a server are checked against: the CAs of `ca_file`, instead of the system's; and the
     certificate that is shown to it. Raises ConfigError for a file that cannot be used."""
+    if ca_file is client_cert is client_key is None:
+        return _systems()
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -92,6 +95,12 @@ def tls_context(
         also = f" with client_key {client_key}" if client_key is not None else ""
         raise ConfigError(f"client_cert {client_cert}{also}: {_file_error(error, wanted)}") from error
     return context
+
+
+@functools.cache
+def _systems() -> ssl.SSLContext:
+    """One for all: reading the system's CAs takes tens of milliseconds, and a hosted API may have a hundred models."""
+    return ssl.create_default_context()
 
 
 def _file_error(error: OSError, wanted: str) -> str:
