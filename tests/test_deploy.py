@@ -38,6 +38,7 @@ from deploy_fixtures import (
     Proxy,
     calling,
     filled,
+    free_port,
     in_flight,
     needed,
     proxy_before,
@@ -149,7 +150,7 @@ def test_what_servers_are_sent(name: str, tmp_path: Path) -> None:
     """A request's id and its trace go through, an id is made where there is none that may be one, and the
     connection is kept."""
     traced = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-    with ScriptedUpstream() as upstream, proxy_before(name, [upstream.port, upstream.port + 1]) as proxy:
+    with ScriptedUpstream() as upstream, proxy_before(name, [upstream.port, free_port()]) as proxy:
         for headers in ({}, {"x-request-id": "mine:1"}, {"x-request-id": 'no "id"'}):
             with proxy.client() as client:
                 said = client.post(CHAT, json=chat(stream=False), headers={**traced, **headers})
@@ -414,17 +415,20 @@ def test_what_one_server_has_no_room_for_goes_to_the_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_full_server_is_not_a_dead_one(name: str) -> None:
-    """Both say 503 for a while: callers get it, and afterwards answers, at once."""
+    """Both say 503 for a while: callers get it, and as soon as there is room, answers."""
     with (
         ScriptedUpstream() as one,
         ScriptedUpstream() as two,
         proxy_before(name, [one.port, two.port]) as proxy,
+        proxy.client() as client,
     ):
         for upstream in (one, two):
-            upstream.script(CHAT, *[FULL] * 4)
-        with proxy.client() as client:
-            said = [client.post(CHAT, json=chat(stream=False)).status_code for _ in range(8)]
-    assert said == [503] * 4 + [200] * 4
+            upstream.script(CHAT, *[FULL] * 40)
+        assert [client.post(CHAT, json=chat(stream=False)).status_code for _ in range(6)] == [503] * 6
+        assert one.requests(CHAT) and two.requests(CHAT)
+        for upstream in (one, two):
+            upstream.reset()
+        assert [client.post(CHAT, json=chat(stream=False)).status_code for _ in range(6)] == [200] * 6
 
 
 def test_haproxy_takes_a_dead_server_out_and_in_again(pair: Pair, tmp_path: Path) -> None:
@@ -447,18 +451,24 @@ def test_haproxy_takes_a_dead_server_out_and_in_again(pair: Pair, tmp_path: Path
 def _reload_without(server: LiveServer, proxy: Proxy) -> None:
     """What docs/deploy.md says: `down` in nginx's file, then a reload."""
     file = proxy.folder / "nginx.conf"
-    line = f"server 127.0.0.1:{server.port} "
-    file.write_text(filled(file.read_text(encoding="utf-8"), {line: f"{line}down "}), encoding="utf-8")
+    lines = [f"server 127.0.0.1:{server.port} max_fails={fails}" for fails in (0, 1)]
+    text = filled(file.read_text(encoding="utf-8"), {line: f"{line} down" for line in lines})
+    file.write_text(text, encoding="utf-8")
     master = psutil.Process(proxy.process.pid)
     old = master.children()
     proxy.process.send_signal(signal.SIGHUP)
 
+    def doing(worker: psutil.Process) -> str:
+        """nginx's processes say it in place of their command line."""
+        try:
+            return " ".join(worker.cmdline())
+        except psutil.Error:
+            return ""  # it has ended
+
     def changed() -> bool:
-        # Each process says what it is doing in place of its command line.
-        lines = [" ".join(worker.cmdline()) for worker in master.children() if worker not in old]
-        lines += [" ".join(worker.cmdline()) for worker in old if worker.is_running()]
-        return all("shutting down" in line or not line for line in lines[-len(old) :]) and len(lines) > len(
-            old
+        new = [worker for worker in master.children() if worker not in old]
+        return any(map(doing, new)) and all(
+            "shutting down" in (doing(worker) or "shutting down") for worker in old
         )
 
     wait_until(changed, seconds=WAIT_SECONDS, what="workers that have read the new file")
@@ -472,6 +482,8 @@ def test_a_server_is_drained_at_the_proxy(name: str, pair: Pair) -> None:
     def asked(server: LiveServer) -> float:
         return server.metric("portico_input_tokens_total")
 
+    for server in pair.servers:  # from then on there is a count
+        server.ask("POST", CHAT, chat("portico-tiny", stream=False))
     with (
         proxy_before(name, [one.port, two.port]) as proxy,
         _on(two, proxy, pair, (*FIRST_HALF, HOLD, *SECOND_HALF)) as caller,
