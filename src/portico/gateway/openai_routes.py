@@ -53,7 +53,8 @@ class OpenAIRoutes:
         served = await self._serving.models.resolve(seen.model)
 
         async def work(served: Served, replica: Replica) -> None:
-            if goes_on(request, served, replica) and is_plain(body, seen):
+            plain = is_plain(body, seen) and (replica.abilities.forces_arguments or not may_force(seen))
+            if goes_on(request, served, replica) and plain:
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
                     body,
@@ -211,6 +212,11 @@ def is_plain(body: bytes, seen: openai.Peek) -> bool:
     if seen.tool_choice is not None and b'"allowed_tools"' in body:
         return False
     return not (b'"developer"' in body or b'"image_url"' in body or b'"reasoning' in body)
+
+
+def may_force(seen: openai.Peek) -> bool:
+    """A tool call may be forced. Then the tools may have to be marked for the engine to keep to their schemas."""
+    return seen.tool_choice not in (None, "auto", "none")
 
 
 def _post(

@@ -44,8 +44,6 @@ LIMITS = Limits()
 class VllmReplica(RemoteReplica):
     """A loaded model. It is dead from the moment its watch says so, though its processes may live for a moment."""
 
-    abilities = ABILITIES
-
     def __init__(
         self,
         spec: ModelSpec,
@@ -57,6 +55,7 @@ class VllmReplica(RemoteReplica):
         place: Place,
     ) -> None:
         super().__init__(spec, upstream, context)
+        self.abilities = ABILITIES
         self.child, self.mark, self.place = child, mark, place
         self.pid = child.pid
         self.watch: Watch | None = None
