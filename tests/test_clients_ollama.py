@@ -26,7 +26,9 @@ HELLO = [{"role": "user", "content": "Hello!"}]
 @pytest.fixture(scope="module", params=["llamacpp", "vllm"])
 def server(request: pytest.FixtureRequest) -> LiveServer:
     """The same model on both engines."""
-    found: LiveServer = request.getfixturevalue({"llamacpp": "embedded", "vllm": "vllm_server"}[request.param])
+    found: LiveServer = request.getfixturevalue(
+        {"llamacpp": "embedded", "vllm": "vllm_server"}[request.param]
+    )
     return found
 
 

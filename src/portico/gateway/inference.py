@@ -126,6 +126,10 @@ class Inference:
             raise unsupported(replica, "embedding", "embeddings")
         try:
             vectors, usage = await ask_embeddings(request, replica)
+        except UpstreamFailed as error:
+            if error.status == 404:  # vLLM has this route for models that embed, and else not
+                raise unsupported(replica, "embedding", "embeddings") from None
+            raise
         except ContextLengthExceeded as error:
             if not request.truncate:
                 raise

@@ -11,7 +11,7 @@ from portico.dialects import body as bodies
 from portico.dialects import openai
 from portico.dialects.openai import wire
 from portico.engines import Replica
-from portico.errors import ContextLengthExceeded, InvalidRequest
+from portico.errors import ContextLengthExceeded, InvalidRequest, UpstreamFailed
 from portico.gateway import openai_shapes as shapes
 from portico.gateway.inference import CHAT, COMPLETIONS, assemble, unsupported
 from portico.gateway.models import Served
@@ -23,6 +23,9 @@ from portico.web import Request, Route
 _tokenize = msgspec.json.Decoder(shapes.Tokenize)
 _rerank = msgspec.json.Decoder(wire.Rerank)
 _detokenize = msgspec.json.Decoder(shapes.Detokenize)
+
+
+WRONG_FIELD = (400, 422)
 
 
 class OpenAIRoutes:
@@ -70,6 +73,10 @@ class OpenAIRoutes:
                 except ContextLengthExceeded:
                     if seen.limit is None or request.started:
                         raise
+                except UpstreamFailed as error:
+                    if error.status in WRONG_FIELD and not request.started:
+                        openai.read_chat(body)  # ours names the field as OpenAI's clients know it
+                    raise
                     # The prompt may fit without the caller's max_tokens: the long way round clamps it.
             chat = served.applied(openai.read_chat(body))
             writer = openai.ChatWriter(seen.model, include_usage=chat.include_usage)
@@ -121,7 +128,12 @@ class OpenAIRoutes:
         async def work(served: Served, replica: Replica) -> None:
             if replica.abilities.relays:
                 sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
-                return await relay(request, replica, "/v1/embeddings", sent, stream=False, usage=False)
+                try:
+                    return await relay(request, replica, "/v1/embeddings", sent, stream=False, usage=False)
+                except UpstreamFailed as error:
+                    if error.status == 404:  # vLLM has this route for models that embed, and else not
+                        raise unsupported(replica, "embedding", "embeddings") from None
+                    raise
             vectors, usage = await self._serving.inference.embeddings(asked, replica)
             request.account.usage = usage
             reply = openai.embedding_reply(asked.model, vectors, usage, encoding=asked.encoding)

@@ -238,7 +238,8 @@ def _say(choice: _ChatChoice, delta: _Said, index: int, events: list[Event]) -> 
         read = logprobs.read(choice.logprobs.content)
         if reasoning:
             events.append(ReasoningDelta(text=reasoning, index=index, logprobs=() if text else read))
-        if text or (read and not reasoning):
+        end_of_turn = choice.finish_reason == "stop" and not text  # vLLM tells the end's own token too
+        if text or (read and not reasoning and not end_of_turn):
             events.append(TextDelta(text=text or "", index=index, logprobs=read))
     if delta.tool_calls:
         for place, call in enumerate(delta.tool_calls):
@@ -299,13 +300,14 @@ def _choice(choice: _ChatChoice) -> Choice:
     if said.function_call is not None:
         calls.append(_Call(function=said.function_call))
     pieces = [_piece(call, place, choice.index) for place, call in enumerate(calls)]
+    text = said.content or said.refusal or ""
     return Choice(
         index=choice.index,
-        text=said.content or said.refusal or "",
+        text=text,
         reasoning=said.reasoning or said.reasoning_content or "",
         tool_calls=tuple(ToolCall(id=it.id, name=it.name, arguments=it.arguments) for it in pieces),
         finish_reason=_finish(choice.finish_reason or "stop"),
-        logprobs=logprobs.read(choice.logprobs.content) if choice.logprobs else (),
+        logprobs=logprobs.of_text(logprobs.read(choice.logprobs.content), text) if choice.logprobs else (),
     )
 
 

@@ -69,6 +69,13 @@ def read(content: list[TokenWithTop] | None) -> tuple[Logprob, ...]:
     )
 
 
+def of_text(found: tuple[Logprob, ...], text: str) -> tuple[Logprob, ...]:
+    """Without the token that ended the turn, which vLLM tells too: it is no part of the text."""
+    if found and "".join(it.token for it in found[:-1]) == text != "":
+        return found[:-1]
+    return found
+
+
 def read_columns(columns: Columns) -> tuple[Logprob, ...]:
     if columns.content is not None:
         return read(columns.content)
