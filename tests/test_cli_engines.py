@@ -102,6 +102,9 @@ def test_the_log_of_a_model(tmp_path: Path, log: Path) -> None:
     env = environment(tmp_path, PORTICO_HOME=str(tmp_path))
     assert run("logs", env=env).stdout == "Qwen_Qwen3-8B\n"
     assert run("logs", "Qwen/Qwen3-8B", "-n", "2", env=env).stdout == "line 298\nline 299\n"
+    as_json = json.loads(run("logs", "Qwen/Qwen3-8B", "-n", "1", "--json", env=env).stdout)
+    assert as_json == {"schema": 1, "model": "Qwen/Qwen3-8B", "lines": ["line 299"]}
+    assert run("logs", "Qwen/Qwen3-8B", "--json", "-f", env=env).returncode == 2
     assert len(run("logs", "Qwen/Qwen3-8B", env=env).stdout.splitlines()) == 200
     missing = run("logs", "Qwen/Qwen3-9B", env=env)
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 
 from portico.cli import options
-from portico.cli.failure import Failure
+from portico.cli.failure import Failure, usage
 from portico.cli.screen import Screen
 from portico.names import nearest
 
@@ -25,13 +26,19 @@ _LOOK_SECONDS = 0.2
 @click.option(
     "-n", "--lines", metavar="N", type=int, default=LINES, show_default=True, help="The last N lines."
 )
+@options.as_json
 @options.screen
 @options.environ
-def logs(model: str | None, follow: bool, lines: int, screen: Screen, environ: options.Environ) -> int:
+def logs(
+    model: str | None, follow: bool, lines: int, as_json: bool, screen: Screen, environ: options.Environ
+) -> int:
     """Print the log of MODEL's engine; without a name, list the logs there are."""
     folder = options.home(environ) / "logs"
     there = {path.stem: path for path in sorted(folder.glob("*.log"))}
     if model is None:
+        if as_json:
+            screen.answer(json.dumps({"schema": 1, "logs": list(there)}))
+            return 0
         for name in there:
             screen.answer(name)
         if not there:
@@ -41,6 +48,14 @@ def logs(model: str | None, follow: bool, lines: int, screen: Screen, environ: o
     if path is None:
         near = f". Nearest: {', '.join(found)}" if (found := nearest(model, there)) else ""
         raise Failure("no_log", f"there is no log of {model}: it has not run here yet{near}")
+    if as_json:
+        if follow:
+            raise usage(
+                "--json prints what is there; it does not go with --follow",
+                attempt="portico logs MODEL --json",
+            )
+        screen.answer(json.dumps({"schema": 1, "model": model, "lines": tail(path, lines)}))
+        return 0
     try:
         for line in tail(path, lines):
             screen.answer(line)
