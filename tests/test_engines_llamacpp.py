@@ -312,6 +312,8 @@ def patched(key: str, number: int) -> bytes:
     return whole()[:at] + struct.pack("<I", number) + whole()[at + 4 :]
 
 
+BEYOND = ("tensor '", "exceeds maximum")
+"""What is said of a table of tensors that goes on into the weights hangs on their bytes."""
 DAMAGED = {
     "wrong magic": (lambda: b"GGML" + whole()[4:], "invalid magic characters: 'GGML'"),
     "a web page": (lambda: b"<html>404</html>", "invalid magic characters: '<htm'"),
@@ -320,7 +322,7 @@ DAMAGED = {
     "half the metadata": (lambda: whole()[:3000], "failed to read key-value pairs"),
     "half the weights": (lambda: whole()[: len(whole()) // 2], "corrupted or incomplete"),
     "10^15 keys": (lambda: whole()[:16] + struct.pack("<Q", 10**15) + whole()[24:], "exceeds maximum"),
-    "10^15 tensors": (lambda: whole()[:8] + struct.pack("<Q", 10**15) + whole()[16:], "tensor '"),
+    "10^15 tensors": (lambda: whole()[:8] + struct.pack("<Q", 10**15) + whole()[16:], BEYOND),
     "from the future": (lambda: whole()[:4] + struct.pack("<I", 99) + whole()[8:], "version 99"),
     "10^9 blocks": (lambda: patched("qwen3.block_count", 10**9), "GGML_ASSERT("),
     "10^9 wide": (lambda: patched("qwen3.embedding_length", 10**9), "wrong shape"),
@@ -329,13 +331,15 @@ DAMAGED = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 async def test_a_damaged_file_is_refused_with_the_reason(damage: str, tmp_path: Path) -> None:
-    make, reason = DAMAGED[damage]
+    make, reasons = DAMAGED[damage]
     path = tmp_path / "model.gguf"
     path.write_bytes(make())
     began = time.monotonic()
     with pytest.raises(EngineStartFailed) as caught:
         await LlamaCpp().start(tiny(source=str(path)))
-    assert reason in caught.value.reason
+    assert any(
+        reason in caught.value.reason for reason in ((reasons,) if isinstance(reasons, str) else reasons)
+    )
     assert caught.value.exit_code not in (0, None)
     assert time.monotonic() - began < 2
 
