@@ -86,6 +86,16 @@ def serve_vllm(folder: Path, python: Path, *arguments: str) -> Iterator[LiveServ
         yield running
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever is the first to need vLLM waits for its start, and once a machine for its installation."""
+    for item in items:
+        needed = {"vllm_server", "vllm_python"} & set(getattr(item, "fixturenames", ()))
+        parameters = getattr(item, "callspec", None)
+        on_vllm = parameters is not None and parameters.params.get("server") == "vllm"
+        if (needed or on_vllm) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 class ReadyNow:
     url, host, port, models, guarded = "http://127.0.0.1:5", "127.0.0.1", 5, ("toy",), False
 
