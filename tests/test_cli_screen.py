@@ -189,6 +189,30 @@ def test_where_a_server_that_is_started_here_listens(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("where", "key"),
+    [
+        ({}, "ours"),
+        ({"PORTICO_HOST": "https://box.example.com"}, "ours"),
+        ({"OLLAMA_HOST": "https://ollama.example.com"}, "theirs"),
+        ({"OLLAMA_HOST": "0.0.0.0"}, "ours"),
+        ({"OLLAMA_HOST": "localhost:8080"}, "ours"),
+    ],
+)
+def test_a_key_goes_only_to_the_server_of_its_own_variable(
+    where: dict[str, str], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = {"HOME": str(tmp_path), "PORTICO_API_KEY": "ours", "OLLAMA_API_KEY": "theirs"}
+    assert find(None, keys | where).key == key
+    assert find("https://box.example.com", keys).key == "ours"
+    del keys["PORTICO_API_KEY"]
+    assert find("https://box.example.com", keys).key is None
+    if "OLLAMA_HOST" in where:
+        del keys["OLLAMA_API_KEY"]
+        assert find(None, keys | where).key is None
+
+
+@pytest.mark.parametrize(
     ("host", "near", "here"),
     [
         ("127.0.0.1", True, True),

@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"web", "process"},
             {"engines", "library", "client"},
             {"gateway", "testing"},
-            {"configured"},
+            {"configured", "fetching"},
             {"inprocess"},
             {"cli"},
             {"__main__"},

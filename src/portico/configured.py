@@ -23,6 +23,8 @@ from portico.web.dial import read_proxy, tls_context
 from portico.web.upstream import shown
 
 BUNDLED = "portico-tiny"
+EMBEDDED_PARALLEL = 4
+"""Requests an embedded engine answers at once, where nobody says otherwise; each has the whole context."""
 _ASKED_SECONDS = 2.0
 _EMBEDDED_ONLY = ("keep_alive", "chat_template", "chat_fallback")
 """Fields of a [[model]] that a server elsewhere cannot be told."""
@@ -60,7 +62,21 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
     if config.served_model_names:
         first = specs[0]
         specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
+    _check_names(specs)
     return specs
+
+
+def _check_names(specs: Sequence[ModelSpec]) -> None:
+    """An adapter is asked for by its name alone. Raises ConfigError for one that would hide something else."""
+    taken = {names.canonical(spec.name) for spec in specs}
+    for spec in specs:
+        for adapter, _ in spec.vllm.lora_modules:
+            name = names.canonical(adapter)
+            if name in taken:
+                raise ConfigError(
+                    f"lora_modules of model {spec.name!r}: the name {adapter!r} is taken by another model or adapter"
+                )
+            taken.add(name)
 
 
 def copies(
@@ -238,7 +254,7 @@ def _on_vllm(entry: ModelEntry, config: Config, model: ModelFile | None) -> Mode
             quantization=entry.quantization,
             gpu_memory_utilization=entry.gpu_memory_utilization,
             kv_cache_memory_bytes=entry.kv_cache_memory_bytes,
-            max_num_seqs=entry.max_num_seqs or entry.parallel,
+            max_num_seqs=entry.max_num_seqs or entry.parallel or config.parallel,
             max_num_batched_tokens=entry.max_num_batched_tokens,
             tensor_parallel_size=entry.tensor_parallel_size,
             pipeline_parallel_size=entry.pipeline_parallel_size,
@@ -286,7 +302,7 @@ def specify(
         name=name or model.runs,
         aliases=aliases,
         context=context or config.context,
-        parallel=parallel or config.parallel,
+        parallel=parallel or config.parallel or EMBEDDED_PARALLEL,
         threads=config.threads,
         keep_alive=300.0 if seconds is None else seconds,
         chat_template=_read(template) if template else None,

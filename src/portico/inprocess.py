@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
 from portico.engines.vllm.engine import Vllm
 from portico.errors import DamagedFile, PorticoError
+from portico.fetching import fetched, is_offline
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
 from portico.gateway.listen import Limits, Listener, until_signal
@@ -82,6 +84,7 @@ class Portico:
             first_byte=config.first_token_timeout,
             between=config.token_timeout,
             visible=environ.get("CUDA_VISIBLE_DEVICES"),
+            fetch=partial(fetched, library=self.library, offline=is_offline(environ)),
         )
         self.supervisor = Supervisor(
             {

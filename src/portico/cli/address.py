@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from portico.cli.failure import usage
 from portico.ollama_env import read_address
+
+OURS, OLLAMAS = "PORTICO_API_KEY", "OLLAMA_API_KEY"
 
 
 class Address(NamedTuple):
@@ -30,15 +32,17 @@ class Address(NamedTuple):
 
 def find(given: str | None, environ: Mapping[str, str], *, flag: str = "--host") -> Address:
     """What the user typed as `flag`, else PORTICO_HOST, else OLLAMA_HOST, else where `portico serve` listens when
-    it is started here: its portico.toml, or 127.0.0.1:11434. An empty variable is unset."""
+    it is started here: its portico.toml, or 127.0.0.1:11434. An empty variable is unset. A key goes only to the server
+    that its variable is about."""
     named = [(flag, given), *((name, environ.get(name)) for name in ("PORTICO_HOST", "OLLAMA_HOST"))]
     for origin, text in named:
         cleaned = (text or "").strip().strip("\"'")
         if cleaned:
             try:
-                return Address(url=read_address(cleaned).url, origin=origin, key=_key(environ))
+                url = read_address(cleaned).url
             except ValueError as error:
                 raise usage(f"{origin}: {error}") from error
+            return Address(url=url, origin=origin, key=_key(environ, _keys_for(origin, url)))
     return _configured(environ)
 
 
@@ -52,7 +56,7 @@ def _configured(environ: Mapping[str, str]) -> Address:
     url = read_address(f"{host}:{config.port or default.port}").url
     moved = (config.host, config.port) != (default.host, default.port)
     files = ", ".join(map(str, config_file.sources(None, environ))) or "PORTICO_PORT"
-    key = _key(environ)
+    key = _key(environ, (OURS, OLLAMAS))
     if key is None:
         try:
             key = next(iter(config_file.callers_keys(config)), None)
@@ -61,9 +65,17 @@ def _configured(environ: Mapping[str, str]) -> Address:
     return Address(url=url, origin=files if moved else None, key=key)
 
 
-def _key(environ: Mapping[str, str]) -> str | None:
+def _keys_for(origin: str, url: str) -> tuple[str, ...]:
+    """The variables whose key the server at `url` may see. OLLAMA_HOST may name a server of anyone's: ours is sent there
+    only on this machine, where it says where `portico serve` listens. Ollama's own is for Ollama's servers."""
+    if _distance(read_address(url).host)[1]:
+        return OURS, OLLAMAS
+    return (OLLAMAS,) if origin == "OLLAMA_HOST" else (OURS,)
+
+
+def _key(environ: Mapping[str, str], names: Sequence[str]) -> str | None:
     """The server may know several keys, separated by commas; a caller needs one."""
-    for name in ("PORTICO_API_KEY", "OLLAMA_API_KEY"):
+    for name in names:
         key = environ.get(name, "").split(",")[0].strip()
         if key:
             return key

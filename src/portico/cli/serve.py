@@ -49,7 +49,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
         "What chat does without a template: error or prompt.",
     ),
     ("context", "TOKENS", int, "Context; default: what the model was trained with."),
-    ("parallel", "N", int, "Requests an embedded engine answers at once.  [4]"),
+    ("parallel", "N", int, "Requests an engine answers at once.  [4 of the embedded engine; vLLM decides by itself]"),
     ("threads", "N", int, "CPU threads of an embedded engine."),
     ("keep_alive", "TIME", WORD, "How long an idle model stays loaded: 5m, 0, -1.  [5m]"),
     ("max_loaded_models", "N", int, "Embedded models loaded at once; 0: no limit."),
@@ -330,7 +330,7 @@ class _Lines(_Start):
             bar = (
                 f"{units.bar(round(100 * fraction), 100, 20)} {fraction:.0%}" if fraction is not None else ""
             )
-            self._wait.what = f"{model}  {stage}  {bar}".rstrip()
+            self._wait.what = "  ".join(filter(None, (model, stage, bar, facts.get("detail"))))
         elif (model, stage) != self._shown:
             self._shown = model, stage
             self._screen.say(f"{self._screen.sign('running')} {model}  {stage}")

@@ -8,7 +8,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -60,6 +61,8 @@ class Served(Value, frozen=True, kw_only=True):
     """Further replicas of the same model, here or on other servers, each with a name of its own."""
     fallback: tuple[str, ...] = ()
     """Models that stand in for it, in this order, when none of its replicas answers."""
+    adapter: str = ""
+    """The LoRA adapter that this name means, as its engine calls it; empty: the model itself."""
     refusal: PorticoError | None = None
     """Why it cannot be run here, though it is listed; a damaged one is not."""
 
@@ -245,6 +248,8 @@ class Models:
     def _with(self, shelf: Sequence[Served]) -> dict[str, Served]:
         """By name: the models named at the start, and `shelf`."""
         known = {served.name: served for served in map(self._as_configured, self.configured)}
+        for adapter in chain.from_iterable(map(self._adapters, self.configured)):
+            known.setdefault(adapter.name, adapter)
         for served in shelf:
             if own := known.get(names.canonical(served.spec.name)):
                 # A preset of a model named at the start runs on that very engine.
@@ -264,6 +269,12 @@ class Models:
             others=self._copies.get(spec.name, ()),
             fallback=self._fallback.get(spec.name, ()),
         )
+
+    def _adapters(self, spec: ModelSpec) -> Iterator[Served]:
+        """The LoRA adapters of a model, each a name of its own on the same engine."""
+        model = self._as_configured(spec)
+        for name, _ in spec.vllm.lora_modules:
+            yield msgspec.structs.replace(model, name=names.canonical(name), adapter=name)
 
 
 async def _apart(work: Callable[[], T]) -> T:

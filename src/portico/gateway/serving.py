@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from portico.engines import ModelSpec, Replica
+from portico.engines.adapted import adapted
 from portico.engines.balance import Balance, beginning, weight
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import (
@@ -142,7 +143,8 @@ class Serving:
             try:
                 lease = await self.supervisor.ensure_ready(spec)
                 begin(request, spec, lease)
-                return await work(served, lease.replica)
+                replica = lease.replica if not served.adapter else adapted(lease.replica, served.adapter)
+                return await work(served, replica)
             except EngineError as error:
                 failed = is_replicas_fault(error)
                 tried.append(spec.name)

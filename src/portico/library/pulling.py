@@ -58,7 +58,11 @@ class Pulling:
     def _is_elsewhere(self, name: Name, old: Manifest | None) -> bool:
         if old is not None:
             return not isinstance(old.source, FromHub)
-        return name.key in {known.casefold() for known in self._list_models()}
+        # One that is only named at the start, under the hub's name, is there and not here.
+        return any(
+            known.casefold() == name.key and model.path != name.repository
+            for known, model in self._list_models().items()
+        )
 
     def _planned(self, name: str, remote: Remote, quantization: str | None) -> Manifest:
         choice = choose(remote.files, repository=remote.repository, quantization=quantization)

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import socket as sockets_of_python
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,8 +37,14 @@ END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
+Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
+"""Brings a model's files here, where they are not; returns it as it is to be started then."""
 ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
 LIMITS = Limits()
+
+
+async def as_it_is(spec: ModelSpec, progressed: Progressed) -> ModelSpec:
+    return spec
 
 
 class VllmReplica(RemoteReplica):
@@ -132,9 +138,10 @@ class Vllm:
         limits: Limits = LIMITS,
         install: Install | None = None,
         visible: str | None = None,
+        fetch: Fetch = as_it_is,
     ) -> None:
         """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all."""
-        self._visible = visible
+        self._visible, self._fetch = visible, fetch
         self._home, self._first_byte, self._between = home, first_byte, between
         self._limits, self._install = limits, install
         self.installs = Installs(home)
@@ -149,20 +156,24 @@ class Vllm:
     async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> VllmReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
         and what to change."""
-        async with self._starting:
-            return await self._start(spec, progressed)
-
-    async def _start(self, spec: ModelSpec, progressed: Progressed) -> VllmReplica:
         install = self._install or self._found(spec)
+        local = await self._fetch(spec, progressed)
+        async with self._starting:
+            return await self._start(spec, local, install, progressed)
+
+    async def _start(
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+    ) -> VllmReplica:
+        """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
         mark = new_mark()
-        place = self._place(spec, mark)
+        place = self._place(local, mark)
         marks = {MARK: mark}
         if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
             marks |= {
                 "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
                 "CUDA_VISIBLE_DEVICES": chosen_gpus(spec, present, self._visible),
             }
-        child = self._launch(spec, command(spec, install, place, more=marks))
+        child = self._launch(spec, command(local, install, place, more=marks))
         upstream = self._upstream(place)
         try:
             self._running.note(mark, model=spec.name, pid=child.pid)
