@@ -34,13 +34,19 @@ def serve_fakes(
     (home / "portico.json").write_text(json.dumps(INSTALL))
     config = folder / "portico.toml"
     tables = [
-        "\n".join(["[[model]]", *(f"{key} = {json.dumps(value)}" for key, value in fields.items())])
+        "\n".join(["[[model]]", *(f"{key} = {toml(value)}" for key, value in fields.items())])
         for fields in ({"engine": "vllm", **model} for model in models)
     ]
     config.write_text("\n\n".join([settings, *tables]))
     path = {"PYTHONPATH": f"{HERE}:{HERE.parent / 'src'}", **environ}
     with serve(folder, "--config", str(config), *arguments, environ=path) as server:
         yield server
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 def processes(server: LiveServer) -> list[psutil.Process]:

@@ -114,7 +114,8 @@ def core(options: argparse.Namespace) -> None:
 class Server:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.names = options.served_model_name or [options.model]
+        self.adapters = [name.partition("=")[0] for name in options.lora_modules]
+        self.names = [*(options.served_model_name or [options.model]), *self.adapters]
         self.context = CONTEXT if options.max_model_len == "auto" else int(options.max_model_len)
         self.queues: dict[str, asyncio.Queue[bool]] = {}
         self.numbers = 0
@@ -255,6 +256,8 @@ class Server:
     async def _generate(self, given: Json, out: Out, words: list[str], prompt: int, kind: str) -> None:
         if given.get("model") not in self.names:
             return out.error(404, f"The model `{given.get('model')}` does not exist.", "NotFoundError")
+        if given["model"] in self.adapters:
+            words = [given["model"], *words]  # what it learned is to say who it is
         limit = given.get("max_completion_tokens") or given.get("max_tokens")
         if prompt + (limit or 1) > self.context:
             message = (

@@ -96,5 +96,9 @@ def test_a_server_fetches_once_and_lists_it_once(fake: FakeHub, tmp_path: Path) 
             assert Path(command[command.index("--model") + 1], "model.safetensors").read_bytes() == WEIGHTS
             listed = [model["name"] for model in server.ask("GET", "/api/tags")["models"]]
             assert [name for name in listed if "org/m" in name] == ["org/m:latest"]
-            server.ask("POST", "/api/chat", {"model": "org/m", "messages": [{"role": "user", "content": "hi"}], "stream": False})
+            server.ask(
+                "POST",
+                "/api/chat",
+                {"model": "org/m", "messages": [{"role": "user", "content": "hi"}], "stream": False},
+            )
     assert len(fake.gets("model.safetensors")) == 1

@@ -93,7 +93,9 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     chat_template: Path | None = None  # Jinja file for models served by name, and others without one
     chat_fallback: Literal["error", "prompt"] = "error"  # "prompt": chat without a template as plain text
     context: int | None = None  # tokens of context; default: what each model was trained with
-    parallel: int | None = None  # requests one engine answers at once; default: 4 of the embedded one, vLLM's own of vLLM
+    parallel: int | None = (
+        None  # requests one engine answers at once; default: 4 of the embedded one, vLLM's own of vLLM
+    )
     threads: int | None = None  # CPU threads of an embedded engine; default: one a core
     keep_alive: str | float = "5m"  # how long an idle model stays loaded; 0 unloads at once, negative never
     max_loaded_models: int = 0  # embedded models loaded at once; 0: no limit

@@ -6,7 +6,7 @@ vLLM would fetch it too, but it says nothing until each file is whole, and a cut
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -28,7 +28,7 @@ async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, 
     cannot be asked, what has other weights than safetensors, and what vLLM's own arguments fetch in another way.
 
     Raises EngineStartFailed for a model whose owner asks for a licence to be accepted, and for a full disk."""
-    if offline or os.path.exists(spec.source) or _names_any(spec.vllm.args, _OF_THE_HUB):
+    if offline or Path(spec.source).exists() or _names_any(spec.vllm.args, _OF_THE_HUB):
         return spec
     try:
         offer = await asyncio.to_thread(library.offered, spec.source)

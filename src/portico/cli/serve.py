@@ -49,7 +49,12 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
         "What chat does without a template: error or prompt.",
     ),
     ("context", "TOKENS", int, "Context; default: what the model was trained with."),
-    ("parallel", "N", int, "Requests an engine answers at once.  [4 of the embedded engine; vLLM decides by itself]"),
+    (
+        "parallel",
+        "N",
+        int,
+        "Requests an engine answers at once.  [4 of the embedded engine; vLLM decides by itself]",
+    ),
     ("threads", "N", int, "CPU threads of an embedded engine."),
     ("keep_alive", "TIME", WORD, "How long an idle model stays loaded: 5m, 0, -1.  [5m]"),
     ("max_loaded_models", "N", int, "Embedded models loaded at once; 0: no limit."),
