@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 CONTEXT = 4096
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 Json = dict[str, Any]
 
 
@@ -60,6 +61,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     p.add_argument("--busy", type=int, default=0, help="requests that are refused with vLLM's 503 first")
     p.add_argument("--oom", action="store_true", help="does not start: the memory is too small")
     p.add_argument("--oom-while", metavar="FILE", help="the same while this file is there")
+    p.add_argument(
+        "--fatal", metavar="FILE", help="its core fails for good at a request while this file is there"
+    )
     p.add_argument("--sleepable", action="store_true")
     p.add_argument(
         "--stay-after-core", action="store_true", help="the server outlives its core, and is of no use"
@@ -122,7 +126,7 @@ class Server:
         self.running = 0
         self.tokens = self.steps = self.prompt_tokens = 0
         self.refusals = options.busy
-        self.asleep = False
+        self.asleep = self.failed = False
         self.key = os.environ.get("VLLM_API_KEY")
         self.core: asyncio.subprocess.Process | None = None
         self.down = asyncio.Event()
@@ -192,6 +196,8 @@ class Server:
                 return out.error(
                     503, "The engine is currently busy. Try on a different instance.", "ServiceUnavailable"
                 )
+            if self.fails_now():  # its processes live on for a while
+                return out.error(500, ENGINE_DEAD, "InternalServerError")
             return await handle(given, out)
         if path in ("/health", "/ping"):
             return out.whole(200, None)
@@ -218,6 +224,12 @@ class Server:
                 say(f"did {path}")
                 return out.whole(200, {})
         out.whole(404, {"detail": "Not Found"})
+
+    def fails_now(self) -> bool:
+        if self.options.fatal and os.path.exists(self.options.fatal):
+            os.unlink(self.options.fatal)
+            self.failed = True
+        return self.failed
 
     def _card(self, name: str) -> Json:
         return {

@@ -330,3 +330,15 @@ def test_a_demo_that_fails_says_why(tmp_path: Path, marked: Marked) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error[")
     assert "no such engine here" in done.stderr
+
+
+def test_flags_of_vllm_are_about_the_models_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], served: list[Config]
+) -> None:
+    (tmp_path / "portico.toml").write_text('[[model]]\nname = "Qwen/Qwen3-8B"\nengine = "vllm"\n')
+    assert main(["serve", "--gpu-memory-utilization", "0.7"]) == 2
+    assert not served
+    said = capsys.readouterr().err
+    assert "--gpu-memory-utilization" in said and "Qwen/Qwen3-8B" in said
+    assert main(["serve", "Qwen/Qwen3-8B", "--gpu-memory-utilization", "0.7"]) == 0
+    assert served[0].models[0].gpu_memory_utilization == 0.7

@@ -193,6 +193,23 @@ def test_a_wrong_setting_is_told_at_the_start(tmp_path: Path, table: dict[str, s
     assert "sesame" not in done.stderr
 
 
+def test_a_model_that_is_to_stand_in_and_is_not_there(tmp_path: Path) -> None:
+    """Told before anything is loaded, as a wrong setting: a service manager must not try it again and again."""
+    table = {"name": "m", "engine": "http://127.0.0.1:9", "fallback": ["gpt-4o-minni"]}
+    other = {"name": "gpt-4o-mini", "engine": "http://127.0.0.1:9"}
+    (tmp_path / "portico.toml").write_text(toml(table) + "\n" + toml(other))
+    done = subprocess.run(
+        [sys.executable, "-m", "portico", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=plain_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "fallback of model 'm' names 'gpt-4o-minni'" in done.stderr and "gpt-4o-mini" in done.stderr
+
+
 def test_from_the_command_line(tmp_path: Path, secure: ScriptedUpstream, authority: Authority) -> None:
     own = authority.issue("portico")
     flags = [

@@ -13,7 +13,7 @@ from asking import ask
 from gguf_edit import TINY, edit
 from live_server import serve, wait_until
 from portico.config import Config, ModelEntry
-from portico.configured import configure
+from portico.configured import configure, copies
 from portico.engines import ModelSpec
 from portico.errors import ConfigError
 from portico.inprocess import Portico, Shelf
@@ -49,6 +49,40 @@ def test_parallel_of_a_server_elsewhere_is_its_own(library: Library) -> None:
     config = Config(engine=URL, parallel=2)
     assert configure(ModelEntry(name="far"), config, library).parallel == 0  # as many as there are
     assert configure(ModelEntry(name="far", parallel=3), config, library).parallel == 3
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({}, "sesame"),
+        ({"engine": URL}, "sesame"),
+        ({"engine": "http://other:8000/v1"}, None),
+        ({"engine": "http://other:8000/v1", "api_key": "own"}, "own"),
+        ({"api_key": "own"}, "own"),
+        ({"api_key": ""}, None),
+    ],
+)
+def test_the_key_of_one_server_goes_to_no_other(
+    library: Library, entry: dict[str, Any], key: str | None
+) -> None:
+    config = Config(engine=URL, engine_api_key="sesame")
+    assert configure(ModelEntry(name="far", **entry), config, library).api_key == key
+
+
+def test_a_user_in_the_url_is_who_asks(library: Library) -> None:
+    url = "http://me:secret@far:8000/v1"
+    assert (
+        configure(ModelEntry(name="far"), Config(engine=url, engine_api_key="sesame"), library).api_key
+        is None
+    )
+
+
+def test_endpoints_get_the_models_key_alone(library: Library) -> None:
+    config = Config(engine=URL, engine_api_key="sesame")
+    for own, key in ((None, None), ("own", "own")):
+        entry = ModelEntry(name="far", api_key=own, endpoints=("http://other:8000/v1",))
+        ((_, copied),) = copies([configure(entry, config, library)], [entry], config).items()
+        assert [spec.api_key for spec in copied] == [key]
 
 
 def test_a_server_elsewhere_is_given_no_more_requests_at_once_than_parallel(tmp_path: Path) -> None:

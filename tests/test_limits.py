@@ -95,8 +95,10 @@ def test_a_full_queue(world: Start, callers: ThreadPoolExecutor) -> None:
         assert (said.status, said.headers["retry-after"], said.code) == (429, "1", "overloaded")
         assert "application/json" in said.content_type
     upstream.release()
-    assert [one.result(20).text for one in held] == ["one", "Hello there"]
+    answers = [one.result(20) for one in held]
+    assert [one.text for one in answers] == ["one", "Hello there"]
     assert len(upstream.requests(CHAT)) == 2
+    assert float(answers[0].headers["x-portico-queue-ms"]) < float(answers[1].headers["x-portico-queue-ms"])
 
 
 @streamed_or_not

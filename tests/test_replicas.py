@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from live_server import LiveServer, serve
+from live_server import LiveServer, serve, wait_until
 from portico.gateway.serving import ATTEMPTS
 from scripted_answers import chat_stream
 from scripted_answers import reply as answered
@@ -100,6 +100,17 @@ def test_what_is_busy_is_asked_elsewhere(world: Any, status: int, stream: bool) 
     assert seen([home, other]) == [2, 1]
 
 
+def test_a_vllm_elsewhere_whose_engine_is_dead(world: Any) -> None:
+    """It answers everything with 500 until somebody starts it again."""
+    server, upstreams = world(2)
+    dead = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+    for upstream in upstreams:
+        upstream.script(CHAT, error(500, dead))
+    reply = ask(server)
+    assert reply.status_code == 503 and "EngineCore" in reply.json()["error"]["message"]
+    assert seen(upstreams) == [1, 1]
+
+
 def test_a_dead_server_sees_one_attempt_on_a_kept_connection_and_one_on_a_new_one(world: Any) -> None:
     server, upstreams = world(2)
     dead, _ = home_of(server, upstreams)
@@ -134,6 +145,16 @@ def test_after_the_first_byte_an_error_is_told_and_nothing_is_tried_again(world:
     reply = ask(server, stream=True)
     assert reply.status_code == 200 and '"error"' in reply.text and reply.text.count("one") <= 1
     assert sum(seen(upstreams)) == 1
+    # Its head said 200; what became of it the figures and the log must tell.
+    assert_noted(server, 502, "closed the connection")
+
+
+def assert_noted(server: LiveServer, status: int, why: str) -> None:
+    wait_until(lambda: f'status="{status}"' in server.ask_text("/metrics"), seconds=5, what="it is counted")
+    assert f'route="{CHAT}",status="200"' not in server.ask_text("/metrics")
+    wait_until(lambda: why in server.log_text(), seconds=5, what="it is in the log")
+    (line,) = [line for line in server.log_text().splitlines() if why in line]
+    assert f" {status} " in line
 
 
 def test_a_model_that_stands_in_says_so(world: Any) -> None:
@@ -163,6 +184,15 @@ def test_a_server_that_keeps_failing_gets_a_rest(world: Any) -> None:
         assert ask(server).status_code == 200
     assert len(dead.requests(CHAT)) == 1 + 5, "after five failures in a row it is left alone"
     assert len(other.requests(CHAT)) == 20
+
+
+def test_one_that_breaks_its_streams_gets_a_rest_too(world: Any) -> None:
+    server, upstreams = world(2)
+    broken, other = home_of(server, upstreams)
+    broken.script(CHAT, *[(*chat_stream("one two")[:2], RESET)] * 50)
+    errors = sum('"error"' in ask(server, stream=True).text for _ in range(20))
+    assert errors == len(broken.requests(CHAT)) - 1 == 5
+    assert len(other.requests(CHAT)) == 15
 
 
 def test_a_caller_who_leaves_ends_the_attempt(world: Any) -> None:
@@ -202,6 +232,7 @@ def test_what_fails_after_a_sign_of_life_is_told_in_the_stream(world: Any) -> No
     assert reply.status_code == 200 and reply.text.startswith(": waiting")
     told = [line for line in reply.text.splitlines() if line.startswith("data: ")]
     assert len(told) == 1 and "no such parameter" in told[0]
+    assert_noted(server, 400, "no such parameter")
 
 
 def test_a_model_may_stand_in_after_a_sign_of_life(world: Any) -> None:

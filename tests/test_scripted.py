@@ -55,7 +55,7 @@ def test_packets_of_any_size(
 ) -> None:
     """Down to one byte: a packet may end inside a character, a line or a chunk's length."""
     whole = reply(200, chat_result(TEXT))
-    upstream.script(CHAT, either(split(chat_stream(*PIECES), size), split(whole, size)))
+    upstream.script("/v1/chat/completions", either(split(chat_stream(*PIECES), size), split(whole, size)))
     said = ask(gateway.url, dialect, stream=streamed)
     assert (said.text, said.finish, said.ended) == (TEXT, "stop", True)
 
@@ -68,13 +68,16 @@ def test_chunks_that_are_not_events(
     """Half an event in a chunk, or all of them in one."""
     whole = b"".join((*chat_events(*PIECES), event("[DONE]")))
     frames = [framed(whole[start : start + cut]) for start in range(0, len(whole), cut)]
-    upstream.script(CHAT, (STREAM_HEAD, *frames, END))
+    upstream.script("/v1/chat/completions", (STREAM_HEAD, *frames, END))
     assert ask(gateway.url, dialect, stream=True).text == TEXT
 
 
 @both
 def test_everything_in_one_packet(gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect) -> None:
-    upstream.script(CHAT, (b"".join(piece for piece in chat_stream(*PIECES) if isinstance(piece, bytes)),))
+    upstream.script(
+        "/v1/chat/completions",
+        (b"".join(piece for piece in chat_stream(*PIECES) if isinstance(piece, bytes)),),
+    )
     assert ask(gateway.url, dialect, stream=True).text == TEXT
 
 
@@ -84,7 +87,7 @@ def test_comments_other_line_ends_and_null_contents(
 ) -> None:
     events = chat_events("one", {"content": None}, {}, " two")
     noisy = [b": keep-alive\n\n", *(b"event: message\r\n" + each.replace(b"\n", b"\r\n") for each in events)]
-    upstream.script(CHAT, stream(noisy))
+    upstream.script("/v1/chat/completions", stream(noisy))
     said = ask(gateway.url, dialect, stream=True)
     assert said.text == "one two" and said.ended
 
@@ -106,7 +109,7 @@ def test_it_breaks_off_in_the_middle(
     (whole,) = reply(200, chat_result(TEXT))
     assert isinstance(whole, bytes)
     half = (whole[:-20], 0.05, RESET if ending == RESET else CLOSE)
-    upstream.script(CHAT, either(after_the_head(0.05, ending, CLOSE), half))
+    upstream.script("/v1/chat/completions", either(after_the_head(0.05, ending, CLOSE), half))
     said = ask(gateway.url, dialect, stream=streamed)
     if streamed:
         assert said.status == 200 and said.text in ("", "one") and said.error and not said.ended
@@ -122,7 +125,7 @@ def test_it_breaks_off_in_the_middle(
 def test_it_breaks_off_before_the_first_byte(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect, streamed: bool, ending: Any
 ) -> None:
-    upstream.script(CHAT, (ending,), (ending,), (ending,))
+    upstream.script("/v1/chat/completions", (ending,), (ending,), (ending,))
     said = ask(gateway.url, dialect, stream=streamed)
     assert said.status == 502 and said.error and "application/json" in said.content_type
     upstream.reset()
@@ -134,7 +137,7 @@ def test_a_kept_connection_that_closes_is_tried_again(
 ) -> None:
     """An engine closes idle connections just as a request arrives; no caller should hear of it."""
     assert ask(gateway.url, dialect, stream=False).text == "Hello there"
-    upstream.script(CHAT, (CLOSE,))
+    upstream.script("/v1/chat/completions", (CLOSE,))
     assert ask(gateway.url, dialect, stream=False).text == "Hello there"
     assert len(upstream.requests(CHAT)) == 3
 
@@ -145,7 +148,9 @@ def test_an_ending_without_done_after_the_finish(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect, streamed: bool
 ) -> None:
     """Some servers never send [DONE]; a finish_reason is an end all the same."""
-    upstream.script(CHAT, either(stream(chat_events("one"), done=False), reply(200, chat_result("one"))))
+    upstream.script(
+        "/v1/chat/completions", either(stream(chat_events("one"), done=False), reply(200, chat_result("one")))
+    )
     said = ask(gateway.url, dialect, stream=streamed)
     assert (said.text, said.finish, said.ended, said.error) == ("one", "stop", True, None)
 
@@ -155,7 +160,7 @@ def test_an_error_inside_the_stream(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect
 ) -> None:
     failure = {"error": {"message": "out of memory on GPU 3", "type": "server_error", "code": 500}}
-    upstream.script(CHAT, stream([*chat_events("one")[:2], event(failure)], done=True))
+    upstream.script("/v1/chat/completions", stream([*chat_events("one")[:2], event(failure)], done=True))
     said = ask(gateway.url, dialect, stream=True)
     assert said.text == "one"
     assert "out of memory on GPU 3" in (said.error or "")
@@ -167,7 +172,9 @@ def test_an_error_inside_the_stream(
 def test_nonsense_inside_the_stream(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect
 ) -> None:
-    upstream.script(CHAT, stream([*chat_events("one")[:2], event("{this is not JSON")], done=False))
+    upstream.script(
+        "/v1/chat/completions", stream([*chat_events("one")[:2], event("{this is not JSON")], done=False)
+    )
     said = ask(gateway.url, "ollama", stream=True)
     assert said.error and not said.ended
 
@@ -180,12 +187,12 @@ def test_silence(
     """Before the first byte it is 504; in the middle the stream ends with an error."""
     limits = {"PORTICO_FIRST_TOKEN_TIMEOUT": "0.4", "PORTICO_TOKEN_TIMEOUT": "0.4"}
     gateway = gateway_for(upstream, **limits)
-    upstream.script(CHAT, (HOLD,))
+    upstream.script("/v1/chat/completions", (HOLD,))
     said = ask(gateway.url, dialect, stream=streamed)
     assert said.status == 504 and said.error
     upstream.wait_for_hangup()  # and the engine is not left working for nobody
     if streamed:
-        upstream.script(CHAT, after_the_head(HOLD))
+        upstream.script("/v1/chat/completions", after_the_head(HOLD))
         said = ask(gateway.url, dialect, stream=True)
         assert said.status == 200 and said.text == "one" and said.error and not said.ended
         upstream.wait_for_hangup(2)
@@ -218,7 +225,7 @@ def test_an_error_keeps_its_status_and_says_why(
     body: Any,
     says: str,
 ) -> None:
-    upstream.script(CHAT, reply(status, body, headers={"retry-after": "7"}))
+    upstream.script("/v1/chat/completions", reply(status, body, headers={"retry-after": "7"}))
     said = ask(gateway.url, dialect, stream=streamed)
     assert said.status == status
     assert says in (said.error or "") and said.error
@@ -232,14 +239,14 @@ def test_an_html_error_page_is_not_passed_on(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect
 ) -> None:
     page = b"<html><head><title>502 Bad Gateway</title></head><body><h1>nginx</h1></body></html>"
-    upstream.script(CHAT, reply(502, page, content_type="text/html"))
+    upstream.script("/v1/chat/completions", reply(502, page, content_type="text/html"))
     said = ask(gateway.url, dialect, stream=False)
     assert said.status == 502 and said.error and "<html>" not in said.error
 
 
 @both
 def test_a_success_that_is_no_json(gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect) -> None:
-    upstream.script(CHAT, reply(200, b"<html>welcome</html>", content_type="text/html"))
+    upstream.script("/v1/chat/completions", reply(200, b"<html>welcome</html>", content_type="text/html"))
     said = ask(gateway.url, dialect, stream=False)
     assert said.status == 502 and said.error
 
@@ -271,7 +278,7 @@ def test_a_success_that_is_no_json(gateway: LiveServer, upstream: ScriptedUpstre
 def test_a_context_that_is_too_small_has_its_code(
     gateway: LiveServer, upstream: ScriptedUpstream, dialect: Dialect, streamed: bool, body: Any
 ) -> None:
-    upstream.script(CHAT, *(reply(400, body) for _ in range(3)))
+    upstream.script("/v1/chat/completions", *(reply(400, body) for _ in range(3)))
     said = ask(gateway.url, dialect, stream=streamed, **({"truncate": False} if dialect == "ollama" else {}))
     assert said.status == 400
     if dialect == "openai":
@@ -294,7 +301,7 @@ def test_ollamas_counts_are_never_zero(
 ) -> None:
     streaming = chat_stream("one", " two", usage=usage)
     answer = either(streaming, reply(200, chat_result("one two", usage=usage)))
-    upstream.script(CHAT, answer)
+    upstream.script("/v1/chat/completions", answer)
     final = ask(gateway.url, "ollama", stream=streamed).chunks[-1]
     for name in ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration"):
         assert final[name] > 0, name
@@ -308,7 +315,7 @@ def test_usage_is_the_engines(gateway: LiveServer, upstream: ScriptedUpstream, s
     usage_with_details = usage | {"prompt_tokens_details": {"cached_tokens": 64}}
     streaming = chat_stream("one", usage=usage_with_details)
     answer = either(streaming, reply(200, chat_result("one", usage=usage_with_details)))
-    upstream.script(CHAT, answer, answer)
+    upstream.script("/v1/chat/completions", answer, answer)
     final = ask(gateway.url, "ollama", stream=streamed).chunks[-1]
     assert (final["prompt_eval_count"], final["eval_count"]) == (70, 30)
     options = {"stream_options": {"include_usage": True}} if streamed else {}
@@ -321,7 +328,7 @@ def test_usage_is_asked_for_but_shown_only_to_who_asked(
     gateway: LiveServer, upstream: ScriptedUpstream
 ) -> None:
     said = ask(gateway.url, "openai", stream=True)
-    assert upstream.last(CHAT)["stream_options"]["include_usage"] is True
+    assert upstream.last("/v1/chat/completions")["stream_options"]["include_usage"] is True
     assert all(chunk["choices"] for chunk in said.chunks)
     assert not any(chunk.get("usage") for chunk in said.chunks)
 
@@ -360,7 +367,10 @@ def test_tool_calls_in_pieces(
     else:
         assert said.calls == [("get_weather", first), ("ring", "{}")]
         assert said.finish == "tool_calls"
-    assert [tool["function"]["name"] for tool in upstream.last(CHAT)["tools"]] == ["get_weather", "ring"]
+    assert [tool["function"]["name"] for tool in upstream.last("/v1/chat/completions")["tools"]] == [
+        "get_weather",
+        "ring",
+    ]
 
 
 @streamed_or_not
@@ -390,7 +400,7 @@ def test_a_call_in_one_piece(gateway: LiveServer, upstream: ScriptedUpstream, to
         "type": "function",
         "function": {"name": "ring", "arguments": '{"times":2}'},
     }
-    upstream.script(CHAT, chat_stream({"tool_calls": [call]}, finish="tool_calls"))
+    upstream.script("/v1/chat/completions", chat_stream({"tool_calls": [call]}, finish="tool_calls"))
     assert ask(gateway.url, "ollama", stream=True, tools=[_tool("ring")]).calls == [("ring", {"times": 2})]
 
 
@@ -412,7 +422,7 @@ def test_images_from_ollama(gateway: LiveServer, upstream: ScriptedUpstream) -> 
 
 
 def _images(upstream: ScriptedUpstream) -> list[str]:
-    content = upstream.last(CHAT)["messages"][-1]["content"]
+    content = upstream.last("/v1/chat/completions")["messages"][-1]["content"]
     assert "What is this?" in [part.get("text") for part in content]
     return [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
 
@@ -478,7 +488,7 @@ def test_options_become_the_engines_fields(gateway: LiveServer, upstream: Script
         "num_gpu": 1,
     }
     ask(gateway.url, "ollama", stream=True, options=options)
-    sent = upstream.last(CHAT)
+    sent = upstream.last("/v1/chat/completions")
     limit = sent.get("max_tokens", sent.get("max_completion_tokens"))
     assert limit == 9
     assert {name: sent[name] for name in ("temperature", "top_k", "top_p", "min_p", "seed", "stop")} == {
@@ -494,7 +504,7 @@ def test_options_become_the_engines_fields(gateway: LiveServer, upstream: Script
     assert sent["ignore_eos"] is True
     assert not {"num_gpu", "options", "num_predict"} & set(sent)
     ask(gateway.url, "ollama", stream=True, options={"num_predict": -1, "seed": -1, "repeat_last_n": 0})
-    assert "seed" not in upstream.last(CHAT)
+    assert "seed" not in upstream.last("/v1/chat/completions")
 
 
 # ---- embeddings
@@ -545,7 +555,7 @@ def test_finish_reasons(
     done_reason: str,
 ) -> None:
     answer = either(chat_stream("one", finish=finish), reply(200, chat_result("one", finish=finish)))
-    upstream.script(CHAT, answer)
+    upstream.script("/v1/chat/completions", answer)
     said = ask(gateway.url, dialect, stream=streamed)
     assert said.finish == (done_reason if dialect == "ollama" else finish)
 
@@ -560,14 +570,14 @@ def test_several_choices_in_one_stream(gateway: LiveServer, upstream: ScriptedUp
         one = chunk({}, finish="stop")
         one["choices"][0]["index"] = index
         events.append(event(one))
-    upstream.script(CHAT, stream(events))
+    upstream.script("/v1/chat/completions", stream(events))
     said = ask(gateway.url, "openai", stream=True, n=2)
     texts = {0: "", 1: ""}
     for each in said.chunks:
         for choice in each["choices"]:
             texts[choice["index"]] += choice["delta"].get("content") or ""
     assert texts == {0: "aA", 1: "bB"}
-    assert upstream.last(CHAT)["n"] == 2
+    assert upstream.last("/v1/chat/completions")["n"] == 2
 
 
 # ---- what only some engines have
@@ -587,13 +597,38 @@ def test_reranking_goes_on_to_an_engine_that_has_it(gateway: LiveServer, upstrea
     assert upstream.last("/v1/rerank") == {"model": "mock-model", **asked}
 
 
+VIDEO = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": [VIDEO, IMAGE]}],
+        [{"role": "developer", "content": "Listen."}, {"role": "user", "content": [AUDIO]}],
+    ],
+)
+def test_parts_that_only_the_engine_understands(
+    gateway: LiveServer, upstream: ScriptedUpstream, messages: list[Any]
+) -> None:
+    assert post(gateway, "/v1/chat/completions", messages=messages).status_code == 200
+    assert upstream.last("/v1/chat/completions")["messages"] == messages
+    upstream.script(
+        "/v1/chat/completions",
+        reply(400, {"error": {"message": "At most 1 video may be provided.", "code": 400}}),
+    )
+    refused = post(gateway, "/v1/chat/completions", messages=messages)
+    assert refused.status_code == 400 and "At most 1 video" in refused.json()["error"]["message"]
+
+
 def test_reranking_with_an_engine_that_has_not(
     gateway: LiveServer, server: LiveServer, upstream: ScriptedUpstream
 ) -> None:
     asked: dict[str, Any] = {"query": "Which?", "documents": ["a", "b"]}
     upstream.script("/v1/rerank", reply(404, {"detail": "Not Found"}))
     answer = post(gateway, "/v1/rerank", **asked)
-    assert answer.status_code == 404 and answer.json()["error"]["message"]
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "unsupported"
     embedded = post(server, "/v1/rerank", model=server.model, **asked)
     error = embedded.json()["error"]
     assert embedded.status_code == 400 and error["code"] == "unsupported"

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 
 from fake_engines import cores, processes, serve_fakes
 from live_server import LiveServer, wait_until
+from portico.engines.vllm.engine import AHEAD
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process trees are kept by Linux's means")
 
@@ -71,6 +73,37 @@ def test_a_swap_costs_little_more_than_the_start(pair: LiveServer) -> None:
     chat(pair, "org/b")
     took = time.monotonic() - alone
     assert took < 5 * 0.7, took
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_engine_that_says_it_is_dead_is_believed(tmp_path: Path, replicas: int, stream: bool) -> None:
+    """Its processes are still there, and everything that it is asked it answers with 500."""
+    fatal = tmp_path / "fatal"
+    model = {"name": "org/m", "replicas": replicas, "vllm_args": ["--fatal", str(fatal)]}
+    with serve_fakes(tmp_path / "server", model) as server:
+        dead = {process.pid for process in cores(server)}
+        fatal.touch()
+        reply = chat(server, "org/m", "one two", stream=stream)
+        assert reply.status_code == 200, reply.text
+        assert reply.headers["x-portico-attempts"] == "2"
+        wait_until(
+            lambda: len({process.pid for process in cores(server)} - dead) == 1,
+            seconds=20,
+            what="it is started again",
+        )
+
+
+def test_a_full_queue_turns_away(tmp_path: Path) -> None:
+    """vLLM would take any number."""
+    model = {"name": "org/m", "max_num_seqs": 1, "vllm_args": ["--token-seconds", "0.02"]}
+    room = 1 + AHEAD + 1
+    with serve_fakes(tmp_path / "server", model, settings="max_queue = 1") as server:
+        text = "word " * 100
+        with ThreadPoolExecutor(room + 2) as pool:
+            replies = list(pool.map(lambda _: chat(server, "org/m", text), range(room + 2)))
+        assert Counter(reply.status_code for reply in replies) == {200: room, 429: 2}
+        assert all("retry-after" in reply.headers for reply in replies if reply.status_code == 429)
 
 
 @pytest.mark.parametrize("dialect", ["openai", "ollama"])

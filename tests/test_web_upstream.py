@@ -124,6 +124,28 @@ async def test_stale_connection_is_retried_once_on_a_new_one() -> None:
         upstream.close()
 
 
+async def test_what_was_worked_on_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in between may cut a connection that was silent for a minute."""
+    monkeypatch.setattr("portico.web.upstream.AT_ONCE_SECONDS", 0.05)
+    connections = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        writer.write(WHOLE)
+        await read_request(reader)
+        await asyncio.sleep(0.2)
+
+    async with server(script) as url:
+        upstream = Upstream(url)
+        await upstream.fetch("GET", "/")
+        with pytest.raises(UpstreamClosed):
+            await upstream.fetch("POST", "/", b"{}")
+        assert connections == 1
+        upstream.close()
+
+
 async def test_a_new_connection_that_closes_is_not_retried() -> None:
     connections = 0
 

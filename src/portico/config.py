@@ -84,7 +84,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: tuple[ModelEntry, ...] = ()  # `[[model]]` tables; none: portico-tiny
     aliases: dict[str, str] = {}  # name a client sends -> model that answers
     engine: str | None = None  # engine for models named without one: llamacpp, vllm or a URL
-    engine_api_key: str | None = None  # key sent to an engine given by URL
+    engine_api_key: str | None = None  # key sent to the server that `engine` names; to no other one
     engine_ca_file: Path | None = None  # `ca_file` of models that name none
     engine_client_cert: Path | None = None  # `client_cert` of models that name none
     engine_client_key: Path | None = None  # `client_key` of models that name no `client_cert`
@@ -98,7 +98,7 @@ class Config(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     )
     threads: int | None = None  # CPU threads of an embedded engine; default: one a core
     keep_alive: str | float = "5m"  # how long an idle model stays loaded; 0 unloads at once, negative never
-    max_loaded_models: int = 0  # embedded models loaded at once; 0: no limit
+    max_loaded_models: int = 0  # models loaded here at once, on other servers not counted; 0: no limit
     max_queue: int = 512  # requests that may wait for a model before others are turned away
     queue_timeout: float = 0.0  # seconds a request may wait for its turn, loading not counted; 0: no limit
     load_timeout: float = 300.0  # seconds without progress before a load counts as failed

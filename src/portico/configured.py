@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -49,7 +50,7 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
         specs = [await with_context(spec) if spec.engine == "remote" else spec for spec in specs]
     elif config.engine and config.engine.startswith(_REMOTE):
         reach = reach_of(ModelEntry(name=""), config, config.engine)
-        key, within = config.engine_api_key, config.connect_timeout
+        key, within = _key(ModelEntry(name=""), config, config.engine), config.connect_timeout
         offered = await remote.models(config.engine, key, reach, within=within)
         if not offered:
             raise ConfigError(
@@ -186,7 +187,7 @@ def _on_a_server(entry: ModelEntry, config: Config, url: str) -> ModelSpec:
         engine="remote",
         source=url,
         served_name=entry.source or entry.name,
-        api_key=entry.api_key or config.engine_api_key,
+        api_key=_key(entry, config, url),
         reach=reach_of(entry, config, url),
         strict=entry.strict,
         aliases=entry.served_names,
@@ -195,6 +196,14 @@ def _on_a_server(entry: ModelEntry, config: Config, url: str) -> ModelSpec:
         keep_alive=-1.0,
         facts=Facts(context=entry.context, capabilities=("completion", "tools")),
     )
+
+
+def _key(entry: ModelEntry, config: Config, url: str) -> str | None:
+    """The key of a server. That of the config is for the server which the config's `engine` names: another one must
+    not see it, nor one whose URL has a user of its own."""
+    if entry.api_key is not None:
+        return entry.api_key or None
+    return config.engine_api_key if url == config.engine and "@" not in urlsplit(url).netloc else None
 
 
 def reach_of(entry: ModelEntry, config: Config, url: str) -> Reach:

@@ -6,10 +6,10 @@ vLLM would fetch it too, but it says nothing until each file is whole, and a cut
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -28,7 +28,7 @@ async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, 
     cannot be asked, what has other weights than safetensors, and what vLLM's own arguments fetch in another way.
 
     Raises EngineStartFailed for a model whose owner asks for a licence to be accepted, and for a full disk."""
-    if offline or Path(spec.source).exists() or _names_any(spec.vllm.args, _OF_THE_HUB):
+    if offline or _is_here(spec.source) or _names_any(spec.vllm.args, _OF_THE_HUB):
         return spec
     try:
         offer = await asyncio.to_thread(library.offered, spec.source)
@@ -55,6 +55,10 @@ def _told(one: Pulled, counts: dict[str, tuple[int, int]]) -> Progress | None:
     # In tenths of a percent: each step is told to whoever watches.
     fraction = round(here / all_, 3) if all_ else None
     return Progress(stage=STAGE, fraction=fraction, detail=f"{here / 1e9:.1f} of {all_ / 1e9:.1f} GB")
+
+
+def _is_here(source: str) -> bool:
+    return Path(source).exists()
 
 
 def _names_any(args: Iterable[str], wanted: tuple[str, ...]) -> bool:

@@ -25,7 +25,7 @@ from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
 from portico.engines.vllm.engine import Vllm
-from portico.errors import DamagedFile, PorticoError
+from portico.errors import ConfigError, DamagedFile, PorticoError
 from portico.fetching import fetched, is_offline
 from portico.gateway.app import Gateway
 from portico.gateway.beside import BesideRoutes
@@ -83,6 +83,8 @@ class Portico:
             home,
             first_byte=config.first_token_timeout,
             between=config.token_timeout,
+            max_waiting=config.max_queue,
+            patience=config.queue_timeout,
             visible=environ.get("CUDA_VISIBLE_DEVICES"),
             fetch=partial(fetched, library=self.library, offline=is_offline(environ)),
         )
@@ -164,10 +166,8 @@ class Portico:
             for left in await asyncio.to_thread(self._vllm.end_leftovers):
                 self._say("leftovers ended", model=left.model)
             here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
+            await self._check_fallbacks()
             await asyncio.gather(*map(self.supervisor.load, here))
-            for entry in config.models:
-                for name in entry.fallback:
-                    await self.models.resolve(name)
             if config.prune:
                 await self._prune()
         except BaseException:
@@ -181,6 +181,18 @@ class Portico:
             models=tuple(self.models.names()),
             guarded=bool(self._keys),
         )
+
+    async def _check_fallbacks(self) -> None:
+        """Before anything is loaded, which may take minutes. Raises ConfigError."""
+        for entry in self.config.models:
+            for name in entry.fallback:
+                try:
+                    await self.models.resolve(name)
+                except PorticoError as error:
+                    raise ConfigError(
+                        f"fallback of model {entry.name!r} names {name!r}: {error} Name a model that is here, or give "
+                        "it a [[model]] of its own"
+                    ) from error
 
     async def _prune(self) -> None:
         """As Ollama does at its start. A disk that does not let it is no reason not to serve."""

@@ -41,6 +41,9 @@ class FakeReplica:
     def died(self) -> str | None:
         return self.last_words
 
+    def condemn(self, reason: str) -> None:
+        self.crash(reason)
+
     def when_ended(self, tell: Callable[[], None]) -> None:
         self._told.append(tell)
 

@@ -57,7 +57,7 @@ FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ),
     ("threads", "N", int, "CPU threads of an embedded engine."),
     ("keep_alive", "TIME", WORD, "How long an idle model stays loaded: 5m, 0, -1.  [5m]"),
-    ("max_loaded_models", "N", int, "Embedded models loaded at once; 0: no limit."),
+    ("max_loaded_models", "N", int, "Models loaded at once; 0: no limit."),
     ("max_queue", "N", int, "Requests that may wait before others are turned away.  [512]"),
     ("queue_timeout", "SECONDS", float, "Waiting for a turn for so long is turned away; 0: no limit."),
     ("max_body_bytes", "BYTES", int, "Larger request bodies get 413."),
@@ -219,6 +219,7 @@ def serve(
     if verbatim:
         vllm["vllm_args"] = (*vllm.get("vllm_args", ()), *verbatim)
     if vllm and not models:
+        _refuse_flags_of_no_model(config_file.load(file, environ, flags), vllm)
         models = (inprocess.BUNDLED,)
     if models:
         flags["models"] = [{"name": model, **vllm} for model in models]
@@ -238,6 +239,18 @@ def serve(
     finally:
         told.end()
     return 0
+
+
+def _refuse_flags_of_no_model(config: Config, vllm: Mapping[str, Any]) -> None:
+    """Flags are about the models on the command line, and those take the place of the file's."""
+    if not config.models:
+        return
+    flags = ", ".join("--vllm-arg" if name == "vllm_args" else f"--{name.replace('_', '-')}" for name in vllm)
+    known = ", ".join(entry.name for entry in config.models)
+    raise usage(
+        f"{flags}: of which model? The config has {known}, each with settings of its own there. Set it there, or name "
+        "the model to serve it alone"
+    )
 
 
 def _end_with_stdin() -> None:

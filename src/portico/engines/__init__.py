@@ -185,6 +185,10 @@ class Replica(Protocol):
         """None while the engine lives; else the last lines of its log."""
         ...
 
+    def condemn(self, reason: str) -> None:
+        """It has said itself that it is dead: from now on it is, whatever still lives of it."""
+        ...
+
     def when_ended(self, tell: Callable[[], None]) -> None:
         """`tell` is called in the event loop once the engine has ended, by itself or stopped."""
         ...

@@ -132,6 +132,8 @@ class LlamaReplica(TokenRoutes):
         code = self.child.exit_code
         return None if code is None else last_words(self.child.log, code)
 
+    def condemn(self, reason: str) -> None: ...
+
     def when_ended(self, tell: Callable[[], None]) -> None:
         self.child.when_ended(tell)
 

@@ -85,6 +85,8 @@ class RemoteReplica(TokenRoutes):
     def died(self) -> str | None:
         return None
 
+    def condemn(self, reason: str) -> None: ...
+
     def when_ended(self, tell: Callable[[], None]) -> None: ...
 
     async def _ask(self, path: str, body: object, kind: type[T], feature: str) -> T:

@@ -8,6 +8,7 @@ event loop, so that what was decided still holds when it is done.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -417,7 +418,8 @@ class Supervisor:
     # ---- inside
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = self._loop.create_task(work, name=name)
+        # Not in the context of the request that caused it: its trace would be every later probe's too.
+        task = self._loop.create_task(work, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

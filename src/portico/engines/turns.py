@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextvars import ContextVar
 
 from portico.errors import Busy, WaitedTooLong
+from portico.web import Account
+
+asking: ContextVar[Account | None] = ContextVar("asking", default=None)
+"""Whose account a wait for a turn belongs to."""
 
 
 class Turns:
@@ -27,6 +33,7 @@ class Turns:
         if self.waiting >= self._max_waiting:
             raise Busy
         self.waiting += 1
+        began = time.perf_counter_ns()
         try:
             async with asyncio.timeout(self.patience or None):
                 await self._semaphore.acquire()
@@ -34,6 +41,8 @@ class Turns:
             raise WaitedTooLong(seconds=self.patience) from None
         finally:
             self.waiting -= 1
+            if (account := asking.get()) is not None:
+                account.queue_ns += time.perf_counter_ns() - began
 
     def release(self) -> None:
         self._semaphore.release()

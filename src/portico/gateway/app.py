@@ -75,11 +75,14 @@ class Gateway:
         finally:
             request.unwatch()
             self.meters.in_flight -= 1
-            self.meters.settle(request.account, request.status, gone=request.gone)  # (6)
+            account = request.account
             status = 499 if request.gone else request.status
+            if account.error is not None and not request.gone:
+                status, note = account.error.status, note or str(account.error)
+            self.meters.settle(account, status, gone=request.gone)  # (6)
             if traced is not None:
                 traced(status)
-            self.log.request(request.tag, request.method, request.path, status, request.account, note, said)
+            self.log.request(request.tag, request.method, request.path, status, account, note, said)
 
     async def _answer(self, request: Request) -> None:
         try:
@@ -103,6 +106,8 @@ class Gateway:
         try:
             async with asyncio.timeout(LAST_WORDS):
                 status = refusals.status(request.path, error)
+                if request.opened:
+                    request.account.failed(error)
                 await request.answer(status, body, content_type, error.headers)
         except TimeoutError:
             request.gone = True

@@ -21,6 +21,7 @@ from portico.engines import Replica
 from portico.engines.thinking import thinks_unasked
 from portico.errors import (
     ContextLengthExceeded,
+    EngineDied,
     InvalidRequest,
     PorticoError,
     TemplateMissing,
@@ -56,6 +57,8 @@ COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 INFILL = "/infill"
 MOST_ANSWERS = 1024
+ENGINE_DEAD = "enginecore encountered an issue"
+"""What vLLM answers everything with, once the process that computes has failed and while it still goes down."""
 _MARKERS = 2
 """Tokens that an embedding model puts around a text: one before, one behind it."""
 _TURN, _FRAME = 32, 256
@@ -393,6 +396,10 @@ def read_refusal(
         error.headers = ((b"retry-after", retry_after),)
     if isinstance(error, UpstreamFailed):
         text = str(error).lower()
+        if error.status == 500 and ENGINE_DEAD in text:
+            if replica.pid is not None:
+                return EngineDied(model=replica.spec.name, log_tail=str(error))
+            return UpstreamFailed(str(error), status=503, code="engine_died")
         if (
             error.status < 500
             and "chat template" in text

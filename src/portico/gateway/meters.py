@@ -100,7 +100,7 @@ class Meters:
 
         requests = CounterMetricFamily(
             "portico_requests",
-            "Requests answered, by what was answered (499: the caller left)",
+            "Requests answered, by status (of a stream that broke, its error's; 499: the caller left)",
             labels=["dialect", "route", "model", "status"],
         )
         for (dialect, route, model, status), count in self.requests.items():

@@ -54,9 +54,12 @@ class OpenAIRoutes:
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
         served = await self._serving.models.resolve(seen.model)
+        foreign = has_other_parts(body)
 
         async def work(served: Served, replica: Replica) -> None:
-            plain = is_plain(body, seen) and (replica.abilities.forces_arguments or not may_force(seen))
+            plain = foreign or (
+                is_plain(body, seen) and (replica.abilities.forces_arguments or not may_force(seen))
+            )
             if goes_on(request, served, replica) and plain:
                 over = replica.context is not None and (seen.limit or 0) >= replica.context
                 sent = openai.relay_body(
@@ -71,13 +74,13 @@ class OpenAIRoutes:
                         request, replica, CHAT, sent, stream=stream_it, usage=seen.include_usage
                     )
                 except ContextLengthExceeded:
-                    if seen.limit is None or request.started:
+                    if seen.limit is None or request.started or foreign:
                         raise
+                    # The prompt may fit without the caller's max_tokens: the long way round clamps it.
                 except UpstreamFailed as error:
-                    if error.status in WRONG_FIELD and not request.started:
+                    if error.status in WRONG_FIELD and not request.started and not foreign:
                         openai.read_chat(body)  # ours names the field as OpenAI's clients know it
                     raise
-                    # The prompt may fit without the caller's max_tokens: the long way round clamps it.
             chat = served.applied(openai.read_chat(body))
             writer = openai.ChatWriter(seen.model, include_usage=chat.include_usage)
             if chat.stream:
@@ -151,7 +154,12 @@ class OpenAIRoutes:
             if not replica.abilities.relays:
                 raise unsupported(replica, "rerank", "reranking needs a model and an engine made for it")
             sent = openai.relay_body(body, model=replica.served_name, include_usage=False)
-            await relay(request, replica, "/v1/rerank", sent, stream=False, usage=False)
+            try:
+                await relay(request, replica, "/v1/rerank", sent, stream=False, usage=False)
+            except UpstreamFailed as error:
+                if error.status == 404:
+                    raise unsupported(replica, "rerank", "reranking") from None
+                raise
 
         await self._serving.run(request, served, work)
 
@@ -224,6 +232,12 @@ def is_plain(body: bytes, seen: openai.Peek) -> bool:
     if seen.tool_choice is not None and b'"allowed_tools"' in body:
         return False
     return not (b'"developer"' in body or b'"image_url"' in body or b'"reasoning' in body)
+
+
+def has_other_parts(body: bytes) -> bool:
+    """A part that only the engine understands: the body goes to it as it is, and what is wrong with it the engine
+    says."""
+    return b'"video_url"' in body or b'"input_audio"' in body or b'"audio_url"' in body
 
 
 def may_force(seen: openai.Peek) -> bool:

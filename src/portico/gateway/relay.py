@@ -198,12 +198,12 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
         final = await obituary(replica, error) if isinstance(error, UpstreamClosed) else error
         if not began:
             raise final from error
-        account.finish = "error"
+        account.failed(final)
         return await request.end(sse(openai.error_body(final)))
     except asyncio.CancelledError:
         if request.gone or not began:
             raise
-        account.finish = "error"
+        account.failed(request.cut_by)
         reply.close()
         return await request.break_off(sse(openai.error_body(request.cut_by)))
     finally:

@@ -11,6 +11,7 @@ from portico.engines import ModelSpec, Replica
 from portico.engines.adapted import adapted
 from portico.engines.balance import Balance, beginning, weight
 from portico.engines.supervisor import Lease, Supervisor
+from portico.engines.turns import asking
 from portico.errors import (
     Busy,
     EngineDied,
@@ -147,10 +148,14 @@ class Serving:
                 return await work(served, replica)
             except EngineError as error:
                 failed = is_replicas_fault(error)
+                if isinstance(error, EngineDied) and lease is not None and lease.replica.died() is None:
+                    lease.replica.condemn(str(error))
                 tried.append(spec.name)
                 if request.started or not may_try_again(error, tried, replicas=len(group)):
                     raise
             finally:
+                broke = request.account.error  # in the middle of a stream, which is told there and not raised
+                failed = failed or (isinstance(broke, EngineError) and is_replicas_fault(broke))
                 if shared:
                     self.balance.ended(spec.name, tokens, failed=failed)
                 if lease is not None:
@@ -224,6 +229,7 @@ def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
     account.load_ns += lease.load_ns
     account.replica = spec.name
     account.asked = time.perf_counter_ns()
+    asking.set(account)
     request.marks = _marks
 
 
@@ -233,7 +239,7 @@ def _marks(account: Account) -> list[tuple[bytes, bytes]]:
     added = account.asked - account.started - account.load_ns + now - (account.first or now)
     found = [
         (b"x-portico-replica", account.replica.encode()),
-        (b"x-portico-queue-ms", b"%.1f" % (account.load_ns / 1e6)),
+        (b"x-portico-queue-ms", b"%.1f" % ((account.load_ns + account.queue_ns) / 1e6)),
         (b"x-portico-attempts", b"%d" % account.attempts),
         (b"x-portico-overhead-ms", b"%.2f" % (added / 1e6)),
     ]

@@ -62,12 +62,12 @@ async def stream(
     except PorticoError as error:
         if not request.started:
             raise
-        account.finish = "error"
+        account.failed(error)
         await request.end(writer.error(error))
     except asyncio.CancelledError:
         if request.gone or not request.started:
             raise
-        account.finish = "error"
+        account.failed(request.cut_by)
         events.close()
         await request.break_off(writer.error(request.cut_by))
     finally:

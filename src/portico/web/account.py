@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from portico.errors import PorticoError
 from portico.messages import Usage
 
 
@@ -15,12 +16,14 @@ class Account:
         "attempts",
         "chunks",
         "dialect",
+        "error",
         "fallback",
         "finish",
         "first",
         "last",
         "load_ns",
         "model",
+        "queue_ns",
         "replica",
         "route",
         "started",
@@ -32,6 +35,8 @@ class Account:
         self.first = 0
         self.last = 0
         self.load_ns = 0
+        self.queue_ns = 0
+        """Waited for turns at engines that were there; of parts that wait side by side, the sum."""
         self.asked = 0
         """When the replica was there and its engine was asked."""
         self.attempts = 0
@@ -44,6 +49,11 @@ class Account:
         self.dialect = "plain"
         self.finish = ""
         self.usage: Usage | None = None
+        self.error: PorticoError | None = None
+        """What broke an answer whose head, which said 200, was out already."""
+
+    def failed(self, error: PorticoError) -> None:
+        self.finish, self.error = "error", error
 
     def arrived(self, chunks: int = 1) -> None:
         """Chunks of the answer have come from the engine."""

@@ -107,7 +107,7 @@ def _attributes(account: Account, path: str, status: int) -> dict[str, str | int
         "portico.dialect": account.dialect,
         "portico.replica": account.replica,
         "portico.attempts": account.attempts,
-        "portico.queue_ms": account.load_ns / 1e6,
+        "portico.queue_ms": (account.load_ns + account.queue_ns) / 1e6,
     }
     if account.fallback:
         found["portico.fallback"] = account.fallback

@@ -33,6 +33,8 @@ IDLE_SECONDS = 4.0
 """llama.cpp closes a connection that idles for 5 s; one taken from the pool just then would fail."""
 TLS_IDLE_SECONDS = 30.0
 """A new connection costs several round trips there. A server that closes it earlier says so, and it is dropped."""
+AT_ONCE_SECONDS = 1.0
+"""Within this a request that was sent on a kept connection is told that the connection was gone."""
 READ_BYTES = 16 * 1024
 """Read at once at most. A transport's own reads (256 KB) would alone be what one slow caller may hold."""
 QUEUED_BYTES = 32 * 1024
@@ -240,18 +242,19 @@ class Upstream:
     ) -> Reply:
         """Sends a request and returns its reply as soon as the head is there.
 
-        A reused connection that closes before any byte was idle too long for the server: the request is sent
-        once more on a new one. Raises UpstreamUnreachable, UpstreamClosed, UpstreamTimeout.
+        A reused connection that closes at once, before any byte, was idle too long for the server: the request is sent
+        once more on a new one. One that closes later was worked on, and is not asked for a second time unasked. Raises UpstreamUnreachable, UpstreamClosed, UpstreamTimeout.
         """
         if further := passed_on.get():
             headers = (*headers, *further)
         message = self._message(method, path, body, headers)
         connection = self._reuse()
         if connection is not None:
+            sent = time.monotonic()
             try:
                 reply = await connection.exchange(message, first_byte or self.first_byte)
             except UpstreamClosed:
-                if connection.heard:
+                if connection.heard or time.monotonic() - sent > AT_ONCE_SECONDS:
                     raise
             else:
                 return self._checked(reply) if self.dial.forwarded else reply

@@ -23,6 +23,7 @@ from portico.library import Library
 from portico.library.disk import SPARE, free_bytes
 from portico.library.hub import Unreachable
 from portico.library.hubsettings import HubSettings
+from portico.web.upstream import shown
 
 
 class Place(NamedTuple):
@@ -94,7 +95,7 @@ def _place(
 
 def _described(spec: ModelSpec) -> str:
     if spec.engine == "remote":
-        return f"on another server: {spec.source}"
+        return f"on another server: {shown(spec.source)}"
     facts = spec.facts
     about = ", ".join(each for each in (facts.family, facts.quantization, facts.format) if each)
     return f"here: {about}, {units.file_size(facts.size)}"

@@ -16,6 +16,7 @@ from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progr
 from portico.engines.gpus import Gpu, gpus
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
+from portico.engines.turns import Turns
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
@@ -31,6 +32,10 @@ PROCESS_BYTES = 3 << 29
 """What its processes take beside weights and KV cache: torch, its libraries, what a step computes with."""
 USUAL_SHARE = 0.9
 """Of a GPU's memory vLLM takes this unless it is told."""
+MOST_AT_ONCE = 1024
+"""Requests that vLLM computes together at most, unless it is told; on smaller GPUs and on CPUs 256."""
+AHEAD = 8
+"""Requests beyond those, that a step is full again as soon as one has ended."""
 LOOK_SECONDS = 0.2
 """Seconds between two looks at what a start says, and whether it answers."""
 END_SECONDS = 10.0
@@ -74,6 +79,9 @@ class VllmReplica(RemoteReplica):
         if self._dead is not None:
             return self._dead
         return None if code is None else last_words(self.child.log, code)
+
+    def condemn(self, reason: str) -> None:
+        self.ends(reason)
 
     def when_ended(self, tell: Callable[[], None]) -> None:
         self.child.when_ended(tell)
@@ -135,6 +143,8 @@ class Vllm:
         *,
         first_byte: float = 600.0,
         between: float = 300.0,
+        max_waiting: int = 512,
+        patience: float = 0.0,
         limits: Limits = LIMITS,
         install: Install | None = None,
         visible: str | None = None,
@@ -143,6 +153,7 @@ class Vllm:
         """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all."""
         self._visible, self._fetch = visible, fetch
         self._home, self._first_byte, self._between = home, first_byte, between
+        self._max_waiting, self._patience = max_waiting, patience
         self._limits, self._install = limits, install
         self.installs = Installs(home)
         self._measured = Measured(home / "engines" / "memory.json")
@@ -181,6 +192,9 @@ class Vllm:
             replica = VllmReplica(
                 spec, upstream, await self._context(upstream), child, mark=mark, place=place
             )
+            # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
+            at_once = (spec.vllm.max_num_seqs or MOST_AT_ONCE) + AHEAD
+            replica.turns = Turns(at_once, max_waiting=self._max_waiting, patience=self._patience)
             replica.watch = Watch(
                 ProcessTree(child.pid), upstream, probe=replica.ask, dead=replica.ends, limits=self._limits
             )
