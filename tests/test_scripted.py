@@ -622,6 +622,20 @@ def test_parts_that_only_the_engine_understands(
     assert refused.status_code == 400 and "At most 1 video" in refused.json()["error"]["message"]
 
 
+def test_a_prompt_that_fills_the_context_to_the_last_token(
+    gateway: LiveServer, upstream: ScriptedUpstream
+) -> None:
+    """vLLM's own error is about a max_tokens of 0 that nobody asked for."""
+    full = reply(400, {"error": {"message": "max_tokens must be at least 1, got 0.", "code": 400}})
+    upstream.script("/v1/chat/completions", full)
+    error = post(gateway, "/v1/chat/completions", messages=[{"role": "user", "content": "x"}])
+    assert error.status_code == 400 and error.json()["error"]["code"] == "context_length_exceeded"
+    assert error.json()["error"]["message"].count("8192") == 2
+    nothing = post(gateway, "/v1/completions", prompt="x", max_tokens=0)
+    assert nothing.status_code == 200 and nothing.json()["usage"]["completion_tokens"] == 0
+    assert not upstream.requests("/v1/completions")
+
+
 def test_reranking_with_an_engine_that_has_not(
     gateway: LiveServer, server: LiveServer, upstream: ScriptedUpstream
 ) -> None:

@@ -59,6 +59,8 @@ INFILL = "/infill"
 MOST_ANSWERS = 1024
 ENGINE_DEAD = "enginecore encountered an issue"
 """What vLLM answers everything with, once the process that computes has failed and while it still goes down."""
+NO_ROOM = "max_tokens must be at least 1, got 0"
+"""What vLLM says of a prompt that fills its context to the last token. Whoever asks for no tokens is answered here."""
 _MARKERS = 2
 """Tokens that an embedding model puts around a text: one before, one behind it."""
 _TURN, _FRAME = 32, 256
@@ -117,7 +119,7 @@ class Inference:
             return await self._echoed(request, replica)
         if request.suffix is not None and not replica.abilities.suffix:
             return await open_stream(replica, INFILL, write_infill(request), InfillReader())
-        if request.sampling.max_tokens == 0 and not replica.abilities.echo:
+        if request.sampling.max_tokens == 0 and not request.echo:
             return Told(await self._nothing(request, replica))
         return await self._ask_completion(request, replica)
 
@@ -396,6 +398,8 @@ def read_refusal(
         error.headers = ((b"retry-after", retry_after),)
     if isinstance(error, UpstreamFailed):
         text = str(error).lower()
+        if error.status == 400 and NO_ROOM in text and replica.context is not None:
+            return ContextLengthExceeded(tokens=replica.context, limit=replica.context)
         if error.status == 500 and ENGINE_DEAD in text:
             if replica.pid is not None:
                 return EngineDied(model=replica.spec.name, log_tail=str(error))
