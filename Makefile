@@ -10,9 +10,12 @@ PYTEST := $(BIN)/python -m pytest
 MODEL := models/portico-tiny
 MODEL_VENV := .venv-model
 MODEL_PYTHON := cd $(MODEL) && $(CURDIR)/$(MODEL_VENV)/bin/python -m
-# What the training leaves. Started again after an interruption, it goes on with --resume.
+# What the two trainings leave: the second goes on from the weights of the first, with a learning rate that rises and
+# falls again. Started again after an interruption, each goes on where it was. Other steps: make model STEPS="60 120".
 TRAINED := $(CURDIR)/build/portico-tiny
-TRAIN := --steps 6000 --seed 1
+FIRST := $(TRAINED)/first
+STEPS := 6000 12000
+TRAIN := recipe.train --seed 1 --tokenizer $(TRAINED)/tokenizer.json --resume
 NPM := tests/npm/node_modules/.package-lock.json
 
 .PHONY: help demo test test-long check format bench model model-eval model-compare clean
@@ -53,11 +56,13 @@ bench: $(VENV)/installed
 model: $(MODEL_VENV)/installed
 	@$(MODEL_PYTHON) recipe.evaluate --check README.md
 	@$(MODEL_PYTHON) pytest -q -c /dev/null --rootdir . recipe
-	@mkdir -p $(TRAINED)
+	@mkdir -p $(FIRST)
 	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
 	@$(MODEL_PYTHON) recipe.tokenizer $(TRAINED)/tokenizer.json
-	@$(MODEL_PYTHON) recipe.train --out $(TRAINED) --tokenizer $(TRAINED)/tokenizer.json --resume $(TRAIN)
-	@$(MODEL_PYTHON) recipe.export $(TRAINED) .
+	@$(MODEL_PYTHON) $(TRAIN) --out $(FIRST) --steps $(firstword $(STEPS))
+	@$(MODEL_PYTHON) $(TRAIN) --out $(TRAINED) --steps $(lastword $(STEPS)) --first $(firstword $(STEPS)) \
+		--init $(FIRST)/model.safetensors
+	@$(MODEL_PYTHON) recipe.export $(TRAINED) . --earlier $(FIRST)
 	@$(MODEL_PYTHON) recipe.golden
 	@$(MODEL_PYTHON) recipe.evaluate --update README.md $(ARGS)
 

@@ -178,7 +178,7 @@ def test_no_question_of_a_column_is_asked_twice() -> None:
 
 def test_the_entries_take_turns_and_the_grammar_gets_some_of_the_same_questions() -> None:
     few, many = replace(one_of(2), name="few"), replace(one_of(900), name="many")
-    asked = list(evaluate.jobs([few, many], samples=10, forced=5))
+    asked = list(evaluate.jobs([few, many], {"few": 10, "many": 10}, forced=5))
     columns = {
         name: [job.column for job in asked if job.entry.name == name].count for name in ("few", "many")
     }
@@ -187,6 +187,18 @@ def test_the_entries_take_turns_and_the_grammar_gets_some_of_the_same_questions(
     assert [job.entry.name for job in asked[:6]] == ["few", "many"] * 3
     plain = {questions.fingerprint(job.sample) for job in asked if job.column != "grammar"}
     assert {questions.fingerprint(job.sample) for job in asked if job.column == "grammar"} <= plain
+
+
+def test_a_family_is_asked_enough_and_each_of_its_entries_not_too_little() -> None:
+    rows = [
+        replace(one_of(9), name=name, family=family) for name, family in (("a", "x"), ("b", "x"), ("c", ""))
+    ]
+    assert evaluate.counts(rows, samples=100, least=30) == {"a": 50, "b": 50, "c": 100}
+    assert evaluate.counts(rows, samples=101, least=60) == {"a": 60, "b": 60, "c": 101}
+    assert evaluate.counts(rows, samples=8, least=30) == {"a": 8, "b": 8, "c": 8}
+    shares = evaluate.counts(questions.entries(), samples=100, least=30)
+    for family in {entry.family for entry in questions.entries()}:
+        assert sum(shares[entry.name] for entry in questions.entries() if entry.family == family) >= 100
 
 
 def test_the_rows_known_by_heart_exist() -> None:
@@ -250,7 +262,7 @@ def evaluated(url: str, program: str, folder: Path) -> table.Tally:
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
         entry = one_of(900)
         evaluation = evaluate.Evaluation(serving.Server(url, process, folder / "log"), [entry], failures=9)
-        asyncio.run(evaluation.run(evaluate.jobs([entry], samples=5, forced=0), at_once=1))
+        asyncio.run(evaluation.run(evaluate.jobs([entry], {entry.name: 5}, forced=0), at_once=1))
         assert process.stdin is not None
         process.stdin.close()
     return evaluation.rows["few"].columns["trained"]
@@ -296,10 +308,23 @@ def test_the_table_says_what_was_asked_of_which_weights() -> None:
     bad.columns["unseen"] = tally(43, 43, 1)
     made = table.table([good, bad], "abc123")
     assert "sha256 `abc123`" in made and "1 of 2 entries reach every bar." in made
+    assert "1 of 2 families reach every bar." in made
     assert "| good | 1 / 3 / 5 | 0.90 | 0.980 / 0.900 (100) | – | 1.000 / 1.000 (13) | ok |" in made
     assert "| bad (*by heart*) | – | 0.90 | – | 1.000 / **0.023** (43) | – | below |" in made
     assert bad.below() == ["unseen value"]
     assert table.results([good], "abc123", 1.5)["weights"] == "abc123"
+
+
+def test_a_family_is_its_entries_together() -> None:
+    first = table.Row(Entry("first", one_of(1).make, bar=0.9, by_heart=True, family="both"), prompts=[1, 5])
+    second = table.Row(Entry("second", one_of(1).make, bar=0.9, family="both"), prompts=[9])
+    first.columns["trained"], second.columns["trained"] = tally(50, 50, 50), tally(50, 48, 30)
+    (both,) = table.families([first, second])
+    assert (both.columns["trained"], both.prompts) == (tally(100, 98, 80), [1, 5, 9])
+    assert not both.entry.by_heart and both.below() == ["trained value"]
+    made = table.table([first, second], "abc123")
+    assert "| both | 1 / 5 / 9 | 0.90 | 0.980 / **0.800** (100) | – | – | below |" in made
+    assert first.columns["trained"] == tally(50, 50, 50)
 
 
 def test_a_section_of_the_card_is_replaced_and_nothing_else() -> None:

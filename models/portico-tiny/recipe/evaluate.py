@@ -5,7 +5,8 @@
     python -m recipe.evaluate --check README.md     only whether the card has a place for it
     python -m recipe.evaluate --only NAME --failures 5      one row, into no file
 
-Every question of every entry is asked once, at temperature 0. Form: the answer is of the right kind and the model
+Every question is asked once, at temperature 0. The bars are those of families; a family of several entries is asked all
+of theirs, and each entry has a row of its own besides. Form: the answer is of the right kind and the model
 ended it by itself. Value: it is exactly the wanted one. Each is measured with wordings that were trained and with
 wordings that never were; names, words and numbers are unseen in both, except in the rows that are marked as known by
 heart. Where an engine can hold an answer to a grammar (a JSON schema, a tool call that is required) some of the same
@@ -22,8 +23,8 @@ import json
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import zip_longest
@@ -38,7 +39,8 @@ from recipe.sample import Entry, Message, Sample, Wordings
 from recipe.serving import FOLDER, MODEL, Server, ServerFailed, parallel, serve
 from recipe.table import Row
 
-SAMPLES, FORCED = 100, 30
+SAMPLES, LEAST, FORCED = 100, 30, 30
+"""Questions a column: of a family, of an entry at least, and of an entry with a grammar."""
 SLOTS, AT_ONCE = 16, 32
 ANSWER_SECONDS = 180.0
 UNANSWERED = 10
@@ -56,10 +58,17 @@ class Job:
     sample: Sample
 
 
-def jobs(chosen: Sequence[Entry], samples: int, forced: int) -> Iterator[Job]:
-    """All questions, drawn one by one. The entries take turns, so that long prompts and short ones are mixed and the
+def counts(chosen: Sequence[Entry], samples: int, least: int) -> dict[str, int]:
+    """How many questions a column each entry is asked, so that its family is asked at least `samples`."""
+    sizes = Counter(entry.family or entry.name for entry in chosen)
+    shares = {entry.name: -(-samples // sizes[entry.family or entry.name]) for entry in chosen}
+    return {name: max(min(least, samples), share) for name, share in shares.items()}
+
+
+def jobs(chosen: Sequence[Entry], wanted: Mapping[str, int], forced: int) -> Iterator[Job]:
+    """All questions, drawn one by one: `wanted` a column of each entry. The entries take turns, so that long prompts and short ones are mixed and the
     engine's slots are never full of long ones alone."""
-    lines = deque(_jobs(entry, samples, forced) for entry in chosen)
+    lines = deque(_jobs(entry, wanted[entry.name], forced) for entry in chosen)
     while lines:
         line = lines.popleft()
         if (job := next(line, None)) is not None:
@@ -181,7 +190,7 @@ def measured(model: Path, chosen: Sequence[Entry], options: argparse.Namespace) 
     """Raises ServerFailed."""
     with serve(model, *parallel(options.slots)) as server:
         evaluation = Evaluation(server, chosen, failures=max(options.failures, 5))
-        todo = jobs(chosen, options.samples, options.forced)
+        todo = jobs(chosen, counts(chosen, options.samples, options.least), options.forced)
         try:
             asyncio.run(evaluation.run(todo, AT_ONCE * options.slots // SLOTS))
         except ExceptionGroup as group:
@@ -239,8 +248,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", type=Path, default=MODEL, help="the GGUF file")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"a column and entry [{SAMPLES}]")
-    parser.add_argument("--forced", type=int, default=FORCED, help=f"... with a grammar [{FORCED}]")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help=f"a column and family [{SAMPLES}]")
+    parser.add_argument("--least", type=int, default=LEAST, help=f"... and entry at least [{LEAST}]")
+    parser.add_argument("--forced", type=int, default=FORCED, help=f"an entry, with a grammar [{FORCED}]")
     parser.add_argument(
         "--only", action="append", metavar="NAME", help="this entry alone; may be repeated; a* works"
     )

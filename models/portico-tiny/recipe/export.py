@@ -1,9 +1,9 @@
 """Writes the folder that is shipped, from one that the training left.
 
-    python -m recipe.export TRAINED FOLDER
+    python -m recipe.export TRAINED FOLDER [--earlier FIRST]
 
 TRAINED: config.json, model.safetensors (float32 or bfloat16), tokenizer.json, chat_template.jinja and, if it is
-there, log.jsonl, which becomes training.jsonl. FOLDER then has bfloat16 safetensors with all that transformers and
+there, log.jsonl, which becomes training.jsonl, behind that of FIRST, the training that it went on from. FOLDER then has bfloat16 safetensors with all that transformers and
 vLLM read, and the same weights as a GGUF file for llama.cpp: matrices as float16, norms as float32, both of the
 values that bfloat16 kept, so that engines differ by their arithmetic alone. Both files are read again and compared,
 and the embedded engine has to cut texts into the same tokens as the tokenizers library; before that nothing in FOLDER
@@ -55,7 +55,7 @@ class ExportFailed(Exception):
     """What was written is not what was trained, or what was trained cannot be written."""
 
 
-def export(trained: Path, folder: Path) -> None:
+def export(trained: Path, folder: Path, earlier: Path | None = None) -> None:
     """Writes into `folder`, which is empty. Raises ExportFailed."""
     config: Json = json.loads((trained / "config.json").read_text())
     tokenizer: Json = json.loads((trained / "tokenizer.json").read_text())
@@ -69,8 +69,9 @@ def export(trained: Path, folder: Path) -> None:
     tensors.write_bf16(folder / "model.safetensors", weights)
     for name in ("tokenizer.json", "chat_template.jinja"):
         shutil.copyfile(trained / name, folder / name)
-    if (trained / "log.jsonl").exists():
-        shutil.copyfile(trained / "log.jsonl", folder / "training.jsonl")
+    logs = [place / "log.jsonl" for place in (earlier, trained) if place is not None]
+    if told := "".join(log.read_text(encoding="utf-8") for log in logs if log.exists()):
+        (folder / "training.jsonl").write_text(told, encoding="utf-8")
     write_json(folder / "config.json", shipped_config(config, ids))
     write_json(folder / "generation_config.json", generation_config(config, ids))
     write_json(folder / "tokenizer_config.json", tokenizer_config(config, tokenizer))
@@ -274,10 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("trained", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--earlier", type=Path, metavar="FIRST", help="its log comes first")
     asked = parser.parse_args(arguments)
     try:
         with replacing(asked.folder) as made:
-            export(asked.trained, made)
+            export(asked.trained, made, asked.earlier)
             check(made)
     except (ExportFailed, ServerFailed) as error:
         print(f"Nothing is exported: {error}", file=sys.stderr)

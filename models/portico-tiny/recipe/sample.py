@@ -101,6 +101,7 @@ Family = Callable[[Draw], Sample]
 class Entry:
     """A row of the evaluation's table, and its share of the training text.
 
+    family: what it is measured with, against the bars; empty: it is a family of its own.
     bar: the share of exactly right values that the family must reach (form is 0.98 for all).
     share: of the training text, in parts of the sum over all entries; `early` is added at the start of the training
         and fades out.
@@ -114,6 +115,7 @@ class Entry:
     share: float = 1.0
     early: float = 0.0
     by_heart: bool = False
+    family: str = ""
 
 
 def system(text: str) -> Message:

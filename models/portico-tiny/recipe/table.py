@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recipe.sample import Entry
@@ -20,6 +20,12 @@ class Tally:
     form: int = 0
     value: int = 0
     errors: int = 0
+
+    def add(self, other: Tally) -> None:
+        self.asked += other.asked
+        self.form += other.form
+        self.value += other.value
+        self.errors += other.errors
 
     @property
     def forms(self) -> float | None:
@@ -51,8 +57,24 @@ class Row:
         return found
 
 
+def families(rows: Sequence[Row]) -> list[Row]:
+    """The entries of each family taken together."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        entry = row.entry
+        name = entry.family or entry.name
+        family = found.setdefault(name, Row(replace(entry, name=name)))
+        family.entry = replace(family.entry, by_heart=family.entry.by_heart and entry.by_heart)
+        for name, tally in row.columns.items():
+            family.columns[name].add(tally)
+        family.prompts += row.prompts
+        family.answers += row.answers
+    return list(found.values())
+
+
 def table(rows: Sequence[Row], weights: str) -> str:
     """`weights`: the digest of the GGUF file. What is below its bar is bold."""
+    together = families(rows)
     lines = [
         "Asked at temperature 0, from the GGUF file on the embedded engine. Form / value (questions): "
         f"share of answers of the right kind that end by themselves (bar {FORM_BAR:.2f}) / exactly right (bar as "
@@ -61,7 +83,20 @@ def table(rows: Sequence[Row], weights: str) -> str:
         "",
         f"Weights: sha256 `{weights}`.",
         "",
-        "| entry | prompt tokens | bar | trained wordings | unseen wordings | with a grammar | |",
+        *lines_of("family", together),
+        "",
+        f"{reached(together)} of {len(together)} families reach every bar. Entry by entry, each with fewer questions:",
+        "",
+        *lines_of("entry", rows),
+        "",
+        f"{reached(rows)} of {len(rows)} entries reach every bar.",
+    ]
+    return "\n".join(lines)
+
+
+def lines_of(kind: str, rows: Sequence[Row]) -> list[str]:
+    lines = [
+        f"| {kind} | prompt tokens | bar | trained wordings | unseen wordings | with a grammar | |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows:
@@ -69,9 +104,11 @@ def table(rows: Sequence[Row], weights: str) -> str:
         cells = " | ".join(cell(row.columns[column], row.entry.bar) for column in COLUMNS)
         state = "below" if row.below() else "ok"
         lines.append(f"| {name} | {spread(row.prompts)} | {row.entry.bar:.2f} | {cells} | {state} |")
-    short = sum(bool(row.below()) for row in rows)
-    lines += ["", f"{len(rows) - short} of {len(rows)} entries reach every bar."]
-    return "\n".join(lines)
+    return lines
+
+
+def reached(rows: Sequence[Row]) -> int:
+    return sum(not row.below() for row in rows)
 
 
 def cell(tally: Tally, bar: float) -> str:
@@ -97,6 +134,10 @@ def results(rows: Sequence[Row], weights: str, seconds: float) -> dict[str, Any]
     return {
         "weights": weights,
         "seconds": round(seconds, 1),
+        "families": [
+            {"name": row.entry.name, "bar": row.entry.bar, "below": row.below(), "columns": columns(row)}
+            for row in families(rows)
+        ],
         "entries": [
             {
                 "name": row.entry.name,
@@ -105,15 +146,20 @@ def results(rows: Sequence[Row], weights: str, seconds: float) -> dict[str, Any]
                 "below": row.below(),
                 "prompt_tokens": least_mean_most(row.prompts),
                 "answer_tokens": least_mean_most(row.answers),
-                "columns": {
-                    name: {"asked": t.asked, "form": t.forms, "value": t.values, "errors": t.errors}
-                    for name, t in row.columns.items()
-                    if t.asked
-                },
+                "family": row.entry.family,
+                "columns": columns(row),
                 "failures": row.failures,
             }
             for row in rows
         ],
+    }
+
+
+def columns(row: Row) -> dict[str, Any]:
+    return {
+        name: {"asked": t.asked, "form": t.forms, "value": t.values, "errors": t.errors}
+        for name, t in row.columns.items()
+        if t.asked
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib import import_module
 from itertools import accumulate
@@ -9,14 +10,39 @@ from itertools import accumulate
 from recipe import render
 from recipe.sample import Draw, Entry, Sample
 
-_MODULES = """copying lookup recall chat arithmetic transforms labels reasoning json_answers tools call_or_finish
-topics by_heart code_answers code_review design completions long_text agent team""".split()
+_MODULES = {
+    "copying": "",
+    "lookup": "look-up",
+    "recall": "recall",
+    "chat": "",
+    "arithmetic": "arithmetic",
+    "transforms": "transforms",
+    "labels": "classification",
+    "reasoning": "reasoning",
+    "json_answers": "JSON",
+    "tools": "tool calls",
+    "call_or_finish": "call or finish",
+    "topics": "",
+    "by_heart": "",
+    "code_answers": "",
+    "code_review": "",
+    "design": "",
+    "completions": "",
+    "long_text": "",
+    "agent": "agent turns",
+    "team": "agent turns",
+}
+"""Where the entries are, and the family that those of a module make up together; none: each is one."""
 
 
 @cache
 def entries() -> tuple[Entry, ...]:
     """Every row, in the table's order."""
-    found = tuple(entry for name in _MODULES for entry in import_module(f"recipe.families.{name}").ENTRIES)
+    found = tuple(
+        replace(entry, family=family or entry.name)
+        for name, family in _MODULES.items()
+        for entry in import_module(f"recipe.families.{name}").ENTRIES
+    )
     names = [entry.name for entry in found]
     if len(set(names)) < len(names):
         raise ValueError(
