@@ -16,14 +16,17 @@ import msgspec
 import psutil
 import pytest
 
-from portico.engines import ModelSpec, Progress
+from portico.engines import ModelSpec, Progress, Progressed
+from portico.engines.supervisor import Supervisor
 from portico.engines.vllm.engine import Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.leftovers import MARK, with_mark
+from portico.testing import FakeReplica
 from test_process import alive, gone_within
+from virtual_time import run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="vLLM does not run on Windows")
 
@@ -130,6 +133,43 @@ async def test_one_starts_at_a_time(tmp_path: Path) -> None:
     assert done == {first}
     for task in (first, second):
         await engine.stop(await task)
+
+
+class OneByOne(Vllm):
+    """Each of its starts takes 80 seconds of the loop's clock, and is seen to go on."""
+
+    async def _start(
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+    ) -> VllmReplica:
+        for _ in range(8):
+            await asyncio.sleep(10)
+            progressed()
+        return FakeReplica(spec, number=1, url="http://127.0.0.1:9")  # type: ignore[return-value]
+
+
+def test_who_waits_for_other_starts_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    async def all_at_once() -> None:
+        supervisor = Supervisor({"vllm": OneByOne(tmp_path, install=FAKE)}, load_timeout=300)
+        specs = [msgspec.structs.replace(spec(), name=f"m#{number}", keep_alive=-1) for number in range(8)]
+        loads = [asyncio.ensure_future(supervisor.load(each)) for each in specs]
+        await asyncio.sleep(100)
+        assert supervisor.doing("m#7") == "m#7: waiting for another start"
+        await asyncio.gather(*loads)
+        assert {status.state for status in supervisor.states()} == {"ready"}
+
+    run(all_at_once())
+
+
+def test_who_waits_for_another_start_may_leave(tmp_path: Path) -> None:
+    async def one_leaves() -> None:
+        engine = OneByOne(tmp_path, install=FAKE)
+        starts = [asyncio.ensure_future(engine.start(spec())) for _ in range(3)]
+        await asyncio.sleep(5)
+        starts[1].cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        assert [start.cancelled() for start in starts] == [False, True, False]
+
+    run(one_leaves())
 
 
 # ---- starts that fail

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import socket as sockets_of_python
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,7 @@ LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
 """Brings a model's files here, where they are not; returns it as it is to be started then."""
+WAITS = Progress(stage="waiting for another start")
 ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
 LIMITS = Limits()
 
@@ -158,8 +160,12 @@ class Vllm:
         and what to change."""
         install = self._install or self._found(spec)
         local = await self._fetch(spec, progressed)
-        async with self._starting:
+        with _is_well(progressed):
+            await self._starting.acquire()
+        try:
             return await self._start(spec, local, install, progressed)
+        finally:
+            self._starting.release()
 
     async def _start(
         self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
@@ -303,6 +309,25 @@ class Vllm:
         sockets.remove(place.socket)
         if place.template is not None:
             place.template.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _is_well(progressed: Progressed) -> Iterator[None]:
+    """Says so again and again until the block ends. Whoever waits for another start does nothing that could be seen,
+    and would be taken for one that hangs."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def tell() -> None:
+        nonlocal timer
+        progressed(WAITS)
+        timer = loop.call_later(LOOK_SECONDS, tell)
+
+    timer = loop.call_later(LOOK_SECONDS, tell)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def gpu_count(spec: ModelSpec) -> int:
