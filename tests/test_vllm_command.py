@@ -12,7 +12,7 @@ import pytest
 from portico.cli import main
 from portico.cli.serve import VLLM, VLLM_SWITCHES
 from portico.config import Config, ModelEntry
-from portico.configured import configured
+from portico.configured import configured, copies
 from portico.engines import Facts, ModelSpec
 from portico.engines.gpus import Gpu
 from portico.engines.vllm.command import CPU_KV_BYTES, Place, command
@@ -137,6 +137,28 @@ async def test_requests_at_once_as_ollama_says_it(library: Library) -> None:
     assert holds(await argv(own, library), ["--max-num-seqs", "16"])
 
 
+HERMES, QWEN = ["--tool-call-parser", "hermes"], ["--reasoning-parser", "qwen3"]
+AUTO = "--enable-auto-tool-choice"
+PARSERS = {
+    "vLLM's classic line": ([AUTO, *HERMES, *QWEN], [HERMES, QWEN]),
+    "the switch alone: the parsers of its family": ([AUTO], [HERMES, QWEN]),
+    "one of the two: the other of its family": (["--vllm-arg=--tool-call-parser=xlam"], [QWEN]),
+    "and the other way round": (["--vllm-arg=--reasoning_parser", "--vllm-arg=mine"], [HERMES]),
+    "both": (["--vllm-arg=--tool-call-parser=xlam", "--vllm-arg=--reasoning-parser=mine"], []),
+}
+
+
+@pytest.mark.parametrize("case", PARSERS)
+async def test_parsers_beside_what_goes_verbatim(case: str, served: list[Config], library: Library) -> None:
+    """An argument takes the place of our parser of its kind, and of no other; the switch goes with a parser."""
+    line, wanted = PARSERS[case]
+    assert main(["serve", "Qwen/Qwen3-8B", *line]) == 0
+    arguments = await argv(served[0], library)
+    for part in (HERMES, QWEN):
+        assert holds(arguments, part) == (part in wanted), arguments
+    assert arguments.count(AUTO) == (1 if HERMES in wanted else 0)
+
+
 @pytest.mark.parametrize("flag", VLLM_SWITCHES)
 async def test_each_switch_is_passed_on(flag: str, served: list[Config], library: Library) -> None:
     assert main(["serve", "Qwen/Qwen3-8B", flag]) == 0
@@ -164,6 +186,7 @@ async def test_what_every_engine_is_told(library: Library) -> None:
     assert made.environment["VLLM_API_KEY"] == "secret" and "secret" not in made.argv
     assert made.environment["VLLM_CACHE_ROOT"] == "/home/cache"
     assert made.environment["PORTICO_ENGINE_MARK"] == "m"
+    assert made.environment["PYTHONSAFEPATH"] == "1"
     assert "VLLM_SERVER_DEV_MODE" not in made.environment, "its developer routes are closed"
 
 
@@ -196,6 +219,26 @@ async def test_what_another_engine_cannot_be_told_is_refused(library: Library, e
     entry = ModelEntry(name="portico-tiny", engine=engine, max_num_seqs=4)
     with pytest.raises(ConfigError, match=r"max_num_seqs of model 'portico-tiny' has no effect.*engine vllm"):
         await configured(Config(models=(entry,)), library)
+
+
+async def test_a_port_is_one_engines(served: list[Config], library: Library) -> None:
+    assert main(["serve", "Qwen/Qwen3-8B", "openai/gpt-oss-20b", "--vllm-port", "8001"]) == 0
+    with pytest.raises(
+        ConfigError, match=r"vllm_port 8001 is that of model 'openai/gpt-oss-20b' and of 'Qwen"
+    ):
+        await configured(served[0], library, vllm_is_there=True)
+    entries = tuple(
+        ModelEntry(name=name, engine="vllm", vllm_port=port) for name, port in [("a/b", 8001), ("c/d", 8002)]
+    )
+    assert len(await configured(Config(models=entries), library)) == 2
+
+
+async def test_replicas_cannot_share_a_port(library: Library) -> None:
+    entries = (ModelEntry(name="a/b", engine="vllm", vllm_port=8001, replicas=2),)
+    config = Config(models=entries)
+    specs = await configured(config, library)
+    with pytest.raises(ConfigError, match=r"vllm_port of model 'a/b' is one port.*2 replicas.*sockets"):
+        copies(specs, entries, config)
 
 
 # ---- GPUs
