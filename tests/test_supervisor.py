@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from portico.engines import Claim, Facts, ModelSpec
+from portico.engines import Claim, Device, Facts, ModelSpec
 from portico.engines.lives import pause_after
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable, WaitedTooLong
-from portico.testing import FakeEngine
+from portico.testing import FakeEngine, FakeReplica
 from virtual_time import run
 
 
@@ -670,6 +670,69 @@ async def test_stop_ends_engines_loads_and_waits() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@in_virtual_time
+async def test_stop_waits_for_nobody_who_goes_to_sleep_or_wakes_up() -> None:
+    """They may take minutes, or for ever."""
+    for hangs in ("dozing", "waking"):
+        world = sleepy()
+        (await world.ask(spec(keep_alive=100))).release()
+        (world.engine.stops_may_end if hangs == "dozing" else world.engine.starts_may_end).clear()
+        await asyncio.sleep(15)
+        asking = world.ask(spec(keep_alive=100))
+        await settled()
+        assert world.state() == hangs
+        stopping = asyncio.ensure_future(world.supervisor.stop())
+        await settled()
+        assert world.engine.stop_began.is_set(), hangs
+        world.engine.stops_may_end.set()
+        await stopping
+        with pytest.raises(ShuttingDown):
+            await asking
+        assert not world.engine.running and len(asyncio.all_tasks()) == 1
+
+
+@in_virtual_time
+async def test_stop_lets_an_engine_end_that_is_just_ended() -> None:
+    """Also one that is ended because it does not wake: cancelled, it would live on."""
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.fails_to_wake = True
+    world.engine.stops_may_end.clear()
+    asking = world.ask(spec(keep_alive=100))
+    await world.engine.stop_began.wait()
+    stopping = asyncio.ensure_future(world.supervisor.stop())
+    await settled()
+    assert not stopping.done()
+    world.engine.stops_may_end.set()
+    await stopping
+    with pytest.raises(ShuttingDown):
+        await asking
+    assert not world.engine.running
+
+
+@in_virtual_time
+async def test_one_that_takes_too_long_to_sleep_or_to_wake_is_ended() -> None:
+    said: list[tuple[str, str]] = []
+    world = sleepy(load_timeout=30, say=lambda event, **facts: said.append((event, facts.get("error", ""))))
+    (await world.ask(spec(keep_alive=100))).release()
+    sleep, hangs = world.engine.sleep, asyncio.Event()
+
+    async def sleeps_badly(replica: FakeReplica, level: int) -> None:
+        await hangs.wait()
+
+    world.engine.sleep = sleeps_badly  # type: ignore[method-assign]
+    await asyncio.sleep(45)
+    assert world.state() == "stopped"
+    world.engine.sleep = sleep  # type: ignore[method-assign]
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.wake = lambda replica: sleeps_badly(replica, 0)  # type: ignore[method-assign]
+    assert (await world.ask(spec(keep_alive=100))).replica is world.engine.replicas[2]
+    why = "it took longer than 30 s (--load-timeout)."
+    assert ("model does not sleep", why) in said and ("model does not wake", why) in said
+
+
 def test_ready_costs_next_to_nothing() -> None:
     """Not a benchmark: ten times what was measured (1 us), so that a task or a timer for each call is seen."""
 
@@ -759,11 +822,75 @@ async def test_a_model_that_dies_in_its_sleep_comes_back_when_asked_for() -> Non
 
 @in_virtual_time
 async def test_memory_that_is_missing_is_made_by_putting_another_to_sleep() -> None:
-    world = sleepy(free=lambda: {"gpu": 100 - world.engine.memory.get("gpu", 0)})
+    async def free() -> dict[Device, int]:
+        return {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+
+    world = sleepy(free=free)
     (await world.ask(spec("a"))).release()
     await world.ask(spec("b"))
     assert world.state("a") == "sleeping" and world.state("b") == "ready"
     assert world.engine.most_memory["gpu"] == 60
+
+
+@in_virtual_time
+async def test_memory_that_cannot_be_asked_for_is_unknown() -> None:
+    """A driver that raises, or hangs."""
+
+    async def lost() -> dict[Device, int]:
+        raise RuntimeError("GPU is lost")
+
+    async def hangs() -> dict[Device, int]:
+        await asyncio.Event().wait()
+        return {}
+
+    for free in (lost, hangs):
+        world = sleepy(free=free)
+        (await world.ask(spec("a"))).release()
+        await world.ask(spec("b"))
+        assert world.state("a") == world.state("b") == "ready"
+
+
+@in_virtual_time
+async def test_what_is_free_is_asked_again_when_a_model_went_while_it_was_asked() -> None:
+    """What was free before would keep out who waits, and nothing would be asked again."""
+    asked, told = asyncio.Event(), asyncio.Event()
+
+    async def free() -> dict[Device, int]:
+        found: dict[Device, int] = {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+        asked.set()
+        await told.wait()
+        return found
+
+    told.set()
+    world = sleepy(free=free)
+    lease = await world.ask(spec("b", keep_alive=0))
+    told.clear()
+    asked.clear()
+    waiting = world.ask(spec("a"))
+    await asked.wait()
+    world.engine.replicas[0].crash()
+    lease.release()
+    told.set()
+    assert (await waiting).replica.spec.name == "a" and world.engine.most_memory["gpu"] == 60
+
+
+@in_virtual_time
+async def test_a_defect_leaves_nobody_in_the_queue() -> None:
+    world = World(max_queue=1)
+
+    def broken(spec: ModelSpec) -> Claim:
+        raise ZeroDivisionError("a defect")
+
+    await world.supervisor.load(spec("x"))
+    (await world.ask(spec())).release(0)
+    await settled()
+    world.engine.claim = broken  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await world.ask(spec())
+    del world.engine.claim
+    assert world.supervisor.states()[1].waiting == 0
+    assert (await world.ask(spec())).replica
 
 
 @in_virtual_time

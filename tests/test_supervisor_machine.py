@@ -85,7 +85,7 @@ class SupervisorMachine(RuleBasedStateMachine):
     def _hear(self, event: str, **facts: object) -> None:
         self.cuts += event == "requests cut"
 
-    def _free(self) -> dict[Device, int]:
+    async def _free(self) -> dict[Device, int]:
         return {} if self.memory is None else {"gpu": self.memory - self.engine.memory.get("gpu", 0)}
 
     # ---- what can happen

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ import psutil
 import pytest
 
 from portico.engines import ModelSpec, Progress, Progressed
+from portico.engines.gpus import Gpu
 from portico.engines.supervisor import Supervisor
 from portico.engines.vllm.engine import Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
@@ -172,6 +175,17 @@ def test_who_waits_for_another_start_may_leave(tmp_path: Path) -> None:
     run(one_leaves())
 
 
+async def test_what_lies_in_the_working_folder_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout of vLLM, or a file that is called like something it imports."""
+    for name in ("fake_vllm", "argparse"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    async with started(tmp_path / "home") as (_, replica):
+        assert (await ask(replica))["choices"]
+
+
 # ---- starts that fail
 
 
@@ -284,6 +298,27 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         assert replica.died() is None and not told
         assert replica.watch.counted.moved > 0
         assert (replica.takes() or 0) > 1 << 20
+
+
+@pytest.mark.parametrize("driver", ["fails", "hangs"])
+async def test_a_driver_that_is_broken_keeps_nothing_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    answer = threading.Event()
+
+    def broken() -> tuple[Gpu, ...]:
+        if driver == "hangs":
+            answer.wait()
+        raise RuntimeError("GPU is lost")
+
+    monkeypatch.setattr("portico.engines.vllm.engine.MEASURE_SECONDS", 0.1)
+    engine = Vllm(tmp_path, install=FAKE)
+    replica = await engine.start(spec())
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", broken)
+    with contextlib.suppress(RuntimeError):
+        await engine.stop(replica)
+    answer.set()
+    assert not with_mark(replica.mark)
 
 
 # ---- sleep

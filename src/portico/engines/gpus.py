@@ -1,12 +1,20 @@
-"""The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver."""
+"""The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver.
+
+A GPU that has failed raises errors or makes the driver hang: it is left out, and nobody waits for it for ever.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 from portico.messages import Value
+
+_ANSWER_SECONDS = 2.0
+_asking = threading.Lock()
+"""One asks the driver at a time: where it hangs, one thread hangs, and not one more each time that somebody looks."""
 
 
 class Gpu(Value, frozen=True, kw_only=True):
@@ -29,11 +37,18 @@ class Driver(Value, frozen=True, kw_only=True):
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Takes a few ms, the first time tens: not in an event loop."""
+    """Those that can be asked. Takes a few ms, the first time up to seconds: not in an event loop."""
     with _nvml() as nvml:
         if nvml is None:
             return ()
-        return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(
+                nvml.NVMLError
+            ):  # it has failed, or shares the host's memory: the others have not
+                found.append(_gpu(nvml, index))
+        return tuple(found)
+    return ()
 
 
 def driver() -> Driver | None:
@@ -44,23 +59,31 @@ def driver() -> Driver | None:
         return Driver(
             version=_text(nvml.nvmlSystemGetDriverVersion()), cuda=f"{cuda // 1000}.{cuda % 1000 // 10}"
         )
+    return None
 
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[Any]:
-    """NVIDIA's library, or None where it cannot be used."""
+    """NVIDIA's library, or None where it cannot be used. An error of it ends the block."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    if not _asking.acquire(timeout=_ANSWER_SECONDS):
         yield None
         return
     try:
-        yield pynvml
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            yield None
+            return
+        try:
+            with contextlib.suppress(pynvml.NVMLError):
+                yield pynvml
+        finally:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        _asking.release()
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:

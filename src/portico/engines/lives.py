@@ -122,7 +122,8 @@ class Model:
         self.error: PorticoError | None = None
         """Raised to callers until `retry_at`: why it could not start."""
         self.last_words: str | None = None
-        self.load: asyncio.Task[None] | None = None
+        self.under_way: asyncio.Task[None] | None = None
+        """Its loading, waking up or going to sleep, which may be cancelled; ending it may not."""
         self.progress: Progress | None = None
         """Of the start that is under way."""
         self.claim: Claim = engine.claim(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
@@ -51,8 +52,12 @@ def _key(spec: ModelSpec) -> str:
     return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:32]
 
 
-def free() -> dict[Device, int]:
+async def free() -> dict[Device, int]:
     """Bytes that are free now. Several GPUs are counted as one. What is not known is left out."""
+    return await asyncio.to_thread(_free)
+
+
+def _free() -> dict[Device, int]:
     found: dict[Device, int] = {}
     if (host := hardware.free_memory()) is not None:
         found["host"] = host

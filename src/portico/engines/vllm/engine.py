@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import secrets
 import socket as sockets_of_python
@@ -36,6 +37,7 @@ LOOK_SECONDS = 0.2
 """Seconds between two looks at what a start says, and whether it answers."""
 END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
+MEASURE_SECONDS = 3.0
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
@@ -82,17 +84,24 @@ class VllmReplica(RemoteReplica):
 
     def takes(self) -> int | None:
         """Bytes that its processes hold, of GPUs where they hold any there, else of the host; None: unknown, or it
-        sleeps, or is dead."""
+        sleeps, or is dead. Asks the driver: not in an event loop."""
         if self.watch is None or self.level or self.died() is not None:
             return None
         on_gpus = sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members)
         return on_gpus or self.watch.resident or None
 
     async def tell(self, path: str, body: object = None) -> None:
-        """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering."""
-        answer = await self.upstream.fetch("POST", path, msgspec.json.encode(body or {}))
-        if answer.status != 200:
-            raise UpstreamFailed(f"vLLM answered POST {path} with {answer.status}.", status=502)
+        """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering. How long it may take is
+        its caller's to say: reading weights again may take longer than the first byte of an answer to a request."""
+        reply = await self.upstream.request(
+            "POST", path, msgspec.json.encode(body or {}), first_byte=math.inf
+        )
+        try:
+            await reply.read()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise UpstreamFailed(f"vLLM answered POST {path} with {reply.status}.", status=502)
 
     def ends(self, reason: str) -> None:
         """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
@@ -127,7 +136,7 @@ class Vllm:
         measured = self._measured.get(spec)
         return Claim(
             device=device,
-            memory=measured if measured is not None else estimate(spec, device, gpus()),
+            memory=measured if measured is not None else estimate(spec, device, self._gpus()),
             deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
         )
 
@@ -150,6 +159,18 @@ class Vllm:
         self._measured = Measured(home / "engines" / "memory.json")
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
+        self._present: tuple[Gpu, ...] = ()
+
+    def _gpus(self) -> tuple[Gpu, ...]:
+        """As they were seen first: how large they are does not change, and who claims does so in the event loop."""
+        if not self._present:
+            self._present = gpus()
+        return self._present
+
+    def look(self) -> None:
+        """Looks for GPUs, so that claims need not. Blocks, for seconds where nobody uses them."""
+        if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
+            self._gpus()
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
@@ -200,16 +221,18 @@ class Vllm:
         return replica
 
     async def stop(self, replica: VllmReplica) -> None:
-        self._note_memory(replica)
-        if replica.watch is not None:
-            replica.watch.stop()
-        replica.upstream.close()
-        await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
-        self._forget(replica.mark, replica.place)
+        try:
+            await self._note_memory(replica)
+        finally:  # whatever the driver does: what is not ended here lives on with all its memory
+            if replica.watch is not None:
+                replica.watch.stop()
+            replica.upstream.close()
+            await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
+            self._forget(replica.mark, replica.place)
 
     async def sleep(self, replica: VllmReplica, level: int) -> None:
         """Level 1 moves the weights to the host's memory, level 2 drops them; both drop the KV cache."""
-        self._note_memory(replica)
+        await self._note_memory(replica)
         assert replica.watch is not None
         replica.watch.pause()
         if replica.level:
@@ -231,9 +254,13 @@ class Vllm:
         assert replica.watch is not None
         replica.watch.resume()
 
-    def _note_memory(self, replica: VllmReplica) -> None:
-        if (taken := replica.takes()) is not None:
-            self._measured.note(replica.spec, taken)
+    async def _note_memory(self, replica: VllmReplica) -> None:
+        """Measures it once more, if the driver tells at once: better to know less than to wait for a GPU that hangs."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEASURE_SECONDS):
+                taken = await asyncio.to_thread(replica.takes)
+            if taken is not None:
+                self._measured.note(replica.spec, taken)
 
     # ---- a start
 
