@@ -81,6 +81,7 @@ class FakeNvml:
                 "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50),
                 "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=7, usedGpuMemory=5)],
                 "nvmlDeviceGetName": b"H100",
+                "nvmlDeviceGetUUID": f"GPU-{index}{index}-5ebe",
                 "nvmlSystemGetDriverVersion": "590.1",
                 "nvmlSystemGetCudaDriverVersion_v2": 13000,
             }
@@ -98,7 +99,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
 
 
 def test_gpus(nvml: FakeNvml) -> None:
-    assert gpus.gpus()[1] == gpus.Gpu(index=1, name="H100", total=100, free=20, busy=0.5, used_by={7: 5})
+    assert gpus.gpus()[1] == gpus.Gpu(
+        index=1, name="H100", uuid="GPU-11-5ebe", total=100, free=20, busy=0.5, used_by={7: 5}
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,3 +134,12 @@ def test_a_driver_that_hangs_keeps_one_thread(nvml: FakeNvml, monkeypatch: pytes
 async def test_what_is_free_is_asked_outside_the_event_loop(nvml: FakeNvml) -> None:
     assert (await memory.free())["gpu"] == 60
     assert threading.current_thread() not in nvml.threads
+
+
+@pytest.mark.parametrize(
+    ("said", "free"), [(None, 60), ("0,2", 40), ("2", 30), ("GPU-11", 20), ("", None), ("MIG-77", None)]
+)
+async def test_only_gpus_that_may_be_used_have_memory_for_us(
+    nvml: FakeNvml, said: str | None, free: int | None
+) -> None:
+    assert (await memory.free(said)).get("gpu") == free

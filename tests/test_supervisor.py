@@ -897,7 +897,7 @@ async def test_a_defect_leaves_nobody_in_the_queue() -> None:
 async def test_a_load_that_runs_out_of_memory_is_tried_once_more_alone() -> None:
     world = World()
     (await world.ask(spec("x"))).release()
-    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True))
+    world.engine.fail(no_memory())
     lease = await world.ask(spec("a"))
     assert lease.replica.died() is None
     assert world.state("x") == "stopped", "it made room"
@@ -907,9 +907,130 @@ async def test_a_load_that_runs_out_of_memory_is_tried_once_more_alone() -> None
 async def test_out_of_memory_alone_is_told() -> None:
     world = World()
     (await world.ask(spec("x"))).release()
-    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True), times=2)
+    world.engine.fail(no_memory(), times=2)
     with pytest.raises(EngineStartFailed, match="out of memory"):
         await world.ask(spec("a"))
+
+
+def no_memory(*gpus: str) -> EngineStartFailed:
+    return EngineStartFailed(model="m", reason="out of memory", out_of_memory=True, gpus=frozenset(gpus))
+
+
+async def on_gpus(**models: str) -> World:
+    """Models that are loaded and idle, each with its GPU."""
+    world = World()
+    for name, gpu in models.items():
+        world.engine.claims[name] = Claim(device="gpu", memory=60)
+        world.engine.gpus[name] = frozenset({gpu})
+        (await world.ask(spec(name))).release(-1)
+    world.engine.claims["m"] = Claim(device="gpu", memory=60)
+    return world
+
+
+@in_virtual_time
+async def test_only_who_shares_its_gpus_makes_room_for_one_that_ran_out_of_memory() -> None:
+    world = await on_gpus(x="0", y="1", z="2")
+    world.engine.fail(no_memory("1"))
+    assert (await world.ask(spec("m"))).replica
+    assert [world.state(name) for name in "xyz"] == ["ready", "stopped", "ready"]
+
+
+@in_virtual_time
+async def test_nobody_makes_room_where_nobody_is() -> None:
+    """A context that does not fit on a GPU fits no better when the others are empty too."""
+    world = await on_gpus(x="0", y="1")
+    world.engine.fail(no_memory("2"))
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("m"))
+    assert [world.state(name) for name in "xy"] == ["ready", "ready"]
+
+
+@in_virtual_time
+async def test_models_that_take_no_memory_there_make_no_room() -> None:
+    """On another server, or of the host's memory, or asleep."""
+    world = sleepy()
+    (await world.ask(spec("far", engine="remote"))).release(-1)
+    (await world.ask(spec("x"))).release(-1)
+    (await world.ask(spec("a", keep_alive=-1))).release()
+    await asyncio.sleep(15)
+    world.engine.claims["m"] = Claim(device="gpu", memory=60)
+    world.engine.fail(no_memory())
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("m"))
+    assert [world.state(name) for name in ("far", "x", "a")] == ["ready", "ready", "sleeping"]
+
+
+@in_virtual_time
+async def test_who_ran_out_of_memory_without_the_others_does_not_drive_them_out_again() -> None:
+    world = await on_gpus(x="0")
+    for _ in range(3):
+        world.engine.fail(no_memory("0"), times=2)
+        with pytest.raises(EngineStartFailed, match="out of memory"):
+            await world.ask(spec("m"))
+        (await world.ask(spec("x"))).release(-1)
+        await asyncio.sleep(60)
+        world.engine._failures.clear()
+    assert len([one for one in world.engine.replicas if one.spec.name == "x"]) == 2
+    world.engine.fail(no_memory("0"))
+    assert (await world.ask(spec("m", context=100))).replica, "with other settings it may fit"
+
+
+@in_virtual_time
+async def test_a_crashed_engine_whose_memory_is_not_free_yet_comes_back() -> None:
+    """Nobody waits for it: other replicas of its model answer."""
+    world = World()
+    await world.ask(spec("x"))
+    (await world.ask(spec())).release(-1)
+    world.engine.fail(no_memory(), times=2)
+    world.engine.replicas[-1].crash()
+    await settled()
+    assert world.state() == "failed" and "out of memory" in (world.supervisor.states()[1].error or "")
+    await asyncio.sleep(5)
+    assert world.state() == "ready" and world.state("x") == "ready"
+
+
+@in_virtual_time
+async def test_one_that_runs_out_of_memory_again_and_again_is_lost() -> None:
+    world = World()
+    await world.ask(spec("x"))
+    (await world.ask(spec())).release(-1)
+    world.engine.fail(no_memory(), times=5)
+    world.engine.replicas[-1].crash()
+    await asyncio.sleep(6)
+    assert world.supervisor.states()[1].lost
+    await asyncio.sleep(60)
+    assert world.state() == "ready"
+
+
+@in_virtual_time
+async def test_unload_of_a_model_that_runs_out_of_memory_returns() -> None:
+    world = World()
+    await world.ask(spec("x"))
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec())
+    await settled()
+    asking.cancel()
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await settled()
+    world.engine.fail(no_memory())
+    world.engine.starts_may_end.set()
+    await unloading
+
+
+@in_virtual_time
+async def test_going_deeper_wakes_nobody_into_memory_that_another_has() -> None:
+    async def free() -> dict[Device, int]:
+        return {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+
+    world = sleepy(free=free)
+    (await world.ask(spec("a", keep_alive=-1))).release()
+    (await world.ask(spec("b", keep_alive=200))).release()
+    (replica, _) = world.engine.replicas
+    await asyncio.sleep(100)
+    assert world.engine.asleep[replica] == 1 and world.state("b") == "ready"
+    assert world.engine.most_memory["gpu"] == 60
+    await asyncio.sleep(105)
+    assert world.state("b") == "stopped" and world.engine.asleep[replica] == 2
 
 
 @in_virtual_time

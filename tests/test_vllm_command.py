@@ -243,7 +243,10 @@ async def test_replicas_cannot_share_a_port(library: Library) -> None:
 
 # ---- GPUs
 
-GPUS = [Gpu(index=at, name="GPU", total=100, free=free) for at, free in enumerate([10, 90, 40, 80])]
+GPUS = [
+    Gpu(index=at, name="GPU", uuid=f"GPU-{at}", total=100, free=free)
+    for at, free in enumerate([10, 90, 40, 80])
+]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,9 @@ GPUS = [Gpu(index=at, name="GPU", total=100, free=free) for at, free in enumerat
         (1, "0,2", "2"),
         (2, "2, 0", "0,2"),
         (1, "", ""),
+        (1, "GPU-0, GPU-2", "2"),
         (1, "GPU-5ebe9f43", "GPU-5ebe9f43"),
+        (1, "MIG-5ebe9f43", "MIG-5ebe9f43"),
     ],
 )
 def test_a_model_gets_the_gpus_with_the_most_free_memory(
@@ -263,6 +268,13 @@ def test_a_model_gets_the_gpus_with_the_most_free_memory(
 ) -> None:
     spec = ModelSpec(name="m", engine="vllm", source="m", vllm=VllmOptions(tensor_parallel_size=wanted))
     assert chosen_gpus(spec, GPUS, visible) == taken
+
+
+def test_it_is_told_which_gpus_are_its() -> None:
+    spec = ModelSpec(name="m", engine="vllm", source="m")
+    assert "CUDA_VISIBLE_DEVICES" not in command(spec, GPU, PLACE).environment
+    told = command(spec, GPU, msgspec.structs.replace(PLACE, gpus="1,3")).environment
+    assert (told["CUDA_VISIBLE_DEVICES"], told["CUDA_DEVICE_ORDER"]) == ("1,3", "PCI_BUS_ID")
 
 
 def test_what_a_model_is_expected_to_take() -> None:

@@ -297,7 +297,7 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         await asyncio.sleep(2.5)
         assert replica.died() is None and not told
         assert replica.watch.counted.moved > 0
-        assert (replica.takes() or 0) > 1 << 20
+        assert replica.watch.resident > 1 << 20
 
 
 @pytest.mark.parametrize("driver", ["fails", "hangs"])
@@ -370,13 +370,53 @@ async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
             await engine.sleep(replica, 1)
 
 
+async def measured(home: Path, install: Install, present: Callable[[], tuple[Gpu, ...]]) -> int:
+    """The claim after one run. `present`: what the driver says once it runs."""
+    engine = Vllm(home, install=install, limits=QUICK)
+    replica = await engine.start(spec())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("portico.engines.vllm.engine.gpus", present)
+        await engine.stop(replica)
+    return Vllm(home, install=install).claim(spec()).memory
+
+
 async def test_what_it_took_is_remembered(tmp_path: Path) -> None:
-    engine = Vllm(tmp_path, install=FAKE)
-    before = engine.claim(spec()).memory
-    async with started(tmp_path):
-        pass
-    after = Vllm(tmp_path, install=FAKE).claim(spec()).memory
-    assert before == 0 and 10 << 20 < after < 1 << 30, (before, after)
+    cpu = msgspec.structs.replace(FAKE, device="cpu")
+    before = Vllm(tmp_path, install=cpu).claim(spec()).memory
+    after = await measured(tmp_path, cpu, tuple)
+    assert before > 1 << 30 and 10 << 20 < after < 1 << 30, (before, after)
+
+
+async def test_what_it_took_of_a_gpu_is_remembered(tmp_path: Path) -> None:
+    def present() -> tuple[Gpu, ...]:
+        ours = [p.pid for p in psutil.Process().children(recursive=True)]
+        return (Gpu(index=0, name="H100", total=1000, free=300, used_by=dict.fromkeys(ours, 100)),)
+
+    assert await measured(tmp_path, FAKE, present) in (200, 300), "its server and core, and no other"
+
+
+async def test_where_the_driver_does_not_name_our_processes_nothing_is_remembered(tmp_path: Path) -> None:
+    """In a container. Its memory of the host is no measure: every model would then fit beside it."""
+
+    def present() -> tuple[Gpu, ...]:
+        return (Gpu(index=0, name="H100", total=1000, free=300, used_by={2**22 + 1: 700}),)
+
+    assert await measured(tmp_path, FAKE, present) == 0
+
+
+async def test_a_start_that_runs_out_of_memory_says_on_which_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = tuple(Gpu(index=at, name="H100", total=100, free=10 * at) for at in range(3))
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    engine = Vllm(tmp_path, install=FAKE, visible="0,1", limits=QUICK)
+    with pytest.raises(EngineStartFailed) as caught:
+        await engine.start(spec("--oom"))
+    assert caught.value.out_of_memory and caught.value.gpus == {"1"}
+    replica = await engine.start(spec(tensor_parallel_size=2))
+    assert replica.gpus == {"0", "1"}
+    assert {p.environ()["CUDA_VISIBLE_DEVICES"] for p in with_mark(replica.mark)} == {"0,1"}
+    await engine.stop(replica)
 
 
 def test_marks_are_in_the_environment() -> None:

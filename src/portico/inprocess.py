@@ -110,7 +110,7 @@ class Portico:
             load_timeout=config.load_timeout,
             drain_timeout=config.drain_timeout,
             naps=(config.sleep_after, config.deep_sleep_after),
-            free=memory.free,
+            free=partial(memory.free, environ.get("CUDA_VISIBLE_DEVICES")),
             say=self._say,
         )
         self.meters = Meters()

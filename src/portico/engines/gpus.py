@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from portico.messages import Value
@@ -22,6 +22,7 @@ class Gpu(Value, frozen=True, kw_only=True):
 
     index: int
     name: str
+    uuid: str = ""
     total: int
     free: int
     busy: float | None = None
@@ -49,6 +50,21 @@ def gpus() -> tuple[Gpu, ...]:
                 found.append(_gpu(nvml, index))
         return tuple(found)
     return ()
+
+
+def visible(present: Sequence[Gpu], said: str | None) -> tuple[Gpu, ...] | None:
+    """Those that CUDA_VISIBLE_DEVICES lets us use, by number or by the beginning of their id; unset: all. None: it says
+    something else, such as a part of a GPU."""
+    if said is None:
+        return tuple(present)
+    words = [word.strip() for word in said.split(",") if word.strip()]
+    if not all(word.isdigit() or word.startswith("GPU-") for word in words):
+        return None
+    return tuple(gpu for gpu in present if any(_is_called(gpu, word) for word in words))
+
+
+def _is_called(gpu: Gpu, word: str) -> bool:
+    return word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word))
 
 
 def driver() -> Driver | None:
@@ -89,15 +105,24 @@ def _nvml() -> Iterator[Any]:
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    busy, used_by = None, {}
+    busy, used_by, uuid = None, {}, ""
     with contextlib.suppress(nvml.NVMLError):  # not told of a part of a GPU (MIG), nor in some containers
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     with contextlib.suppress(nvml.NVMLError):
         for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
             if process.usedGpuMemory is not None:
                 used_by[process.pid] = process.usedGpuMemory
-    name = _text(nvml.nvmlDeviceGetName(handle))
-    return Gpu(index=index, name=name, total=memory.total, free=memory.free, busy=busy, used_by=used_by)
+    with contextlib.suppress(nvml.NVMLError):
+        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+    return Gpu(
+        index=index,
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        uuid=uuid,
+        total=memory.total,
+        free=memory.free,
+        busy=busy,
+        used_by=used_by,
+    )
 
 
 def _text(said: str | bytes) -> str:

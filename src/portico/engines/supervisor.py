@@ -236,6 +236,8 @@ class Supervisor:
         if waiter in model.waiting:
             model.waiting.remove(waiter)
             self._waiting -= 1
+            if not model.waiting and model.state == "failed":
+                model.without = frozenset()  # nobody is left for whom others would make room
             self._advance()
         elif not waiter.future.cancelled() and waiter.future.exception() is None:
             waiter.future.result().release()
@@ -262,7 +264,7 @@ class Supervisor:
             return
         now = self._now()
         # Asking the system and the GPUs costs something, and matters only to who would be started.
-        starts = any(model.would_start() for model in self._models.values())
+        starts = any(model.would_take_memory(now) for model in self._models.values())
         if starts and self._free is not None and now >= self._room_until:
             if not self._looking:
                 self._looking = True
@@ -357,9 +359,9 @@ class Supervisor:
                 replica = await model.engine.start(spec, progressed)
         except TimeoutError:
             reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
-            self._load_failed(model, EngineStartFailed(model=spec.name, reason=reason))
+            self._load_failed(model, spec, EngineStartFailed(model=spec.name, reason=reason))
         except Exception as error:  # a defect of an engine must not leave callers waiting for ever
-            self._load_failed(model, error)
+            self._load_failed(model, spec, error)
         else:
             now = self._now()
             model.begins(Run(model, spec, replica, now), now)
@@ -368,19 +370,27 @@ class Supervisor:
         model.under_way = model.progress = None
         self._came_or_went()
 
-    def _load_failed(self, model: Model, error: Exception) -> None:
-        beside = any(other.run is not None for other in self._models.values() if other is not model)
-        if isinstance(error, EngineStartFailed) and error.out_of_memory and beside and not model.alone:
-            # Once more, when it is alone: what was free was not enough, and others can make room.
-            self._say("model starts again alone", model=model.spec.name, error=str(error))
-            model.state, model.alone = "stopped", True
-            return
-        model.alone = False
+    def _load_failed(self, model: Model, spec: ModelSpec, error: Exception) -> None:
         model.not_started(self._now(), error)
-        self._say("model not loaded", model=model.spec.name, error=str(error))
+        if isinstance(error, EngineStartFailed) and error.out_of_memory:
+            model.ran_out_of_memory(spec, self._rivals(model, error.gpus))
+        again = {"without": sorted(model.without)} if model.without else {}
+        event = "model starts again alone" if again else "model not loaded"
+        self._say(event, model=model.spec.name, error=str(error), **again)
         model.gone()
         if model.gave_up():
             self._refuse(model, error)
+
+    def _rivals(self, model: Model, gpus: frozenset[str]) -> frozenset[str]:
+        """The models that have memory which a start of this one lacked: of its device, and on its GPUs if these are known."""
+        found = set()
+        for name, other in self._models.items():
+            if other is model or other.run is None or other.state == "sleeping" or not other.engine.occupies:
+                continue
+            theirs = other.run.replica.gpus
+            if other.claim.device == model.claim.device and not (gpus and theirs and gpus.isdisjoint(theirs)):
+                found.add(name)
+        return frozenset(found)
 
     def _begin_end(self, model: Model) -> None:
         """A task of its own, whoever begins it: what ends an engine is never cancelled."""

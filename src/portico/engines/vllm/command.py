@@ -28,6 +28,8 @@ class Place(Value, frozen=True, kw_only=True):
     """Compiled kernels and graphs, kept from one start to the next: the second start of a model is much faster."""
     template: Path | None = None
     """A chat template used instead of the model's own."""
+    gpus: str | None = None
+    """Numbers of the GPUs it is to use, as CUDA_VISIBLE_DEVICES has them; None: those that vLLM sees."""
     offline: bool = False
     """All files are here; the hub is not asked. Without it a machine that cannot reach the hub waits for it."""
 
@@ -121,6 +123,8 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
         # they are found would be gone.
         "SPT_NOENV": "1",
     }
+    if place.gpus is not None:
+        found |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": place.gpus}
     if place.offline:
         found["HF_HUB_OFFLINE"] = "1"
     if spec.vllm.sleep:

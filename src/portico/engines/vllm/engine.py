@@ -10,12 +10,13 @@ import secrets
 import socket as sockets_of_python
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from portico.dialects.spelling import VLLM
 from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
-from portico.engines.gpus import Gpu, gpus
+from portico.engines.gpus import Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
@@ -63,10 +64,12 @@ class VllmReplica(RemoteReplica):
         *,
         mark: str,
         place: Place,
+        device: Literal["cpu", "gpu"],
     ) -> None:
         super().__init__(spec, upstream, context)
         self.abilities = ABILITIES
-        self.child, self.mark, self.place = child, mark, place
+        self.child, self.mark, self.place, self.device = child, mark, place, device
+        self.gpus = named(place)
         self.pid = child.pid
         self.watch: Watch | None = None
         self.level = 0
@@ -83,12 +86,14 @@ class VllmReplica(RemoteReplica):
         self.child.when_ended(tell)
 
     def takes(self) -> int | None:
-        """Bytes that its processes hold, of GPUs where they hold any there, else of the host; None: unknown, or it
-        sleeps, or is dead. Asks the driver: not in an event loop."""
+        """Bytes that its processes hold, of GPUs if it runs on these, else of the host; None: unknown, or it sleeps, or is
+        dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
+        Asks the driver: not in an event loop."""
         if self.watch is None or self.level or self.died() is not None:
             return None
-        on_gpus = sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members)
-        return on_gpus or self.watch.resident or None
+        if self.device == "cpu":
+            return self.watch.resident or None
+        return sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members) or None
 
     async def tell(self, path: str, body: object = None) -> None:
         """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering. How long it may take is
@@ -164,7 +169,8 @@ class Vllm:
     def _gpus(self) -> tuple[Gpu, ...]:
         """As they were seen first: how large they are does not change, and who claims does so in the event loop."""
         if not self._present:
-            self._present = gpus()
+            present = gpus()
+            self._present = visible(present, self._visible) or present
         return self._present
 
     def look(self) -> None:
@@ -193,20 +199,23 @@ class Vllm:
     ) -> VllmReplica:
         """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
         mark = new_mark()
-        place = self._place(local, mark)
-        marks = {MARK: mark}
+        chosen = None
         if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
-            marks |= {
-                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-                "CUDA_VISIBLE_DEVICES": chosen_gpus(spec, present, self._visible),
-            }
-        child = self._launch(spec, command(local, install, place, more=marks))
+            chosen = chosen_gpus(spec, present, self._visible)
+        place = self._place(local, mark, chosen)
+        child = self._launch(spec, command(local, install, place, more={MARK: mark}))
         upstream = self._upstream(place)
         try:
             self._running.note(mark, model=spec.name, pid=child.pid)
             await self._ready(spec, child, upstream, place, progressed)
             replica = VllmReplica(
-                spec, upstream, await self._context(upstream), child, mark=mark, place=place
+                spec,
+                upstream,
+                await self._context(upstream),
+                child,
+                mark=mark,
+                place=place,
+                device=install.device,
             )
             replica.watch = Watch(
                 ProcessTree(child.pid), upstream, probe=replica.ask, dead=replica.ends, limits=self._limits
@@ -273,7 +282,7 @@ class Vllm:
             raise EngineStartFailed(model=spec.name, reason=reason)
         return installed[0]
 
-    def _place(self, spec: ModelSpec, mark: str) -> Place:
+    def _place(self, spec: ModelSpec, mark: str, chosen: str | None) -> Place:
         socket, port = (sockets.new(), None) if spec.vllm.port is None else (None, spec.vllm.port)
         if socket is None and port is None:
             port = free_port()
@@ -288,6 +297,7 @@ class Vllm:
             key=secrets.token_urlsafe(24),
             cache=self._home / "engines" / "cache",
             template=template,
+            gpus=chosen,
             offline=Path(spec.source).exists(),
         )
 
@@ -319,7 +329,7 @@ class Vllm:
                 seen = count
                 progressed()
             if child.exit_code is not None:
-                raise start_failed(spec, child.log, child.exit_code, place.port)
+                raise start_failed(spec, child.log, child.exit_code, place)
             if stages.now.name in ("warming up", "ready") and await answers(upstream):
                 return
             await asyncio.sleep(LOOK_SECONDS)
@@ -361,15 +371,13 @@ def gpu_count(spec: ModelSpec) -> int:
     return (spec.vllm.tensor_parallel_size or 1) * (spec.vllm.pipeline_parallel_size or 1)
 
 
-def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], visible: str | None) -> str:
+def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> str:
     """The GPUs for a model: those with the most free memory, of those that may be used. vLLM by itself takes the first
-    ones, also where a model is there already. What was asked for by other than numbers is left as it is."""
-    allowed = list(present)
-    if visible is not None:
-        numbers = [word.strip() for word in visible.split(",") if word.strip()]
-        if not all(word.isdigit() for word in numbers):
-            return visible
-        allowed = [gpu for gpu in present if str(gpu.index) in numbers]
+    ones, also where a model is there already. `said`: CUDA_VISIBLE_DEVICES; where none of them is found by it, it is left
+    as it is."""
+    allowed = visible(present, said)
+    if allowed is None or (said and not allowed):
+        return said or ""
     best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec)]
     return ",".join(str(index) for index in sorted(gpu.index for gpu in best))
 
@@ -407,8 +415,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> EngineStartFailed:
-    failure = why(log.lines(), code, model=spec.name, port=port)
+def named(place: Place) -> frozenset[str]:
+    """The GPUs, one by one; empty: nobody knows which."""
+    return frozenset(place.gpus.split(",")) if place.gpus else frozenset()
+
+
+def start_failed(spec: ModelSpec, log: Log, code: int, place: Place) -> EngineStartFailed:
+    failure = why(log.lines(), code, model=spec.name, port=place.port)
     reason = f"{failure.reason} {failure.do}".strip()
     return EngineStartFailed(
         model=spec.name,
@@ -416,6 +429,7 @@ def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> Engi
         exit_code=code,
         log_tail=" | ".join(failure.tail[-3:]),
         out_of_memory=failure.code in ("out_of_memory", "kv_cache_too_small"),
+        gpus=named(place),
     )
 
 
