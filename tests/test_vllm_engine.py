@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -34,7 +35,7 @@ from virtual_time import run
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="vLLM does not run on Windows")
 
 FAKE = Install(name="vllm", version="0.32.0", python=sys.executable, module="fake_vllm", device="gpu")
-QUICK = Limits(stopped=0.5, silent=2.0, spinning=6.0, idle=1.0)
+QUICK = Limits(stopped=0.5, silent=2.0, unseen=2.0, spinning=6.0, idle=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +267,37 @@ async def test_a_hang_is_noticed_and_the_request_told(tmp_path: Path, wrong: lis
             await asking
 
 
+@pytest.mark.parametrize(
+    ("busy", "limits", "why"),
+    [
+        (0.9, Limits(silent=1.0, unseen=1.0, spinning=4.0), r"made no progress for \d+ s"),
+        (
+            0.0,
+            Limits(silent=1.0, unseen=900.0, spinning=900.0),
+            r"made no progress and used no CPU for \d+ s",
+        ),
+        (
+            None,
+            Limits(silent=900.0, unseen=1.0, spinning=900.0),
+            r"made no progress and used no CPU for \d+ s",
+        ),
+    ],
+    ids=["computes", "does not", "nobody knows"],
+)
+async def test_a_gpu_that_computes_is_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: float | None, limits: Limits, why: str
+) -> None:
+    """Each can only be ended by the limit that is meant: the others are far, or are passed over."""
+    present = (Gpu(index=0, name="H100", total=100, free=50, busy=busy),)
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    async with started(tmp_path, "--hang", "5", limits=limits) as (_, replica):
+        asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
+        words, _ = await ended(replica, 60)
+        assert re.search(why, words)
+        with pytest.raises((UpstreamClosed, UpstreamUnreachable)):
+            await asking
+
+
 async def test_an_idle_one_that_hangs_is_noticed_by_a_probe(tmp_path: Path) -> None:
     async with started(tmp_path, "--hang", "2") as (_, replica):
         words, _ = await ended(replica, 20)  # two probes are answered, the third is not
@@ -274,7 +306,7 @@ async def test_an_idle_one_that_hangs_is_noticed_by_a_probe(tmp_path: Path) -> N
 
 async def test_long_work_is_left_alone(tmp_path: Path) -> None:
     """No token for three times `silent`, but somebody computes."""
-    limits = Limits(stopped=0.5, silent=1.0, spinning=60.0, idle=1.0)
+    limits = Limits(stopped=0.5, silent=1.0, unseen=1.0, spinning=60.0, idle=1.0)
     async with started(tmp_path, "--hang", "5", "--spin", limits=limits) as (_, replica):
         asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
         await asyncio.sleep(3)
@@ -342,7 +374,9 @@ async def test_a_driver_that_is_broken_keeps_nothing_alive(
 )
 async def test_sleep_and_wake(tmp_path: Path, level: int, told: list[str]) -> None:
     """Level 2 has dropped its weights: they are read again between waking the one and the other memory."""
-    async with started(tmp_path, "--sleepable", sleep=True, limits=Limits(idle=0.3, silent=0.6)) as (
+    async with started(
+        tmp_path, "--sleepable", sleep=True, limits=Limits(idle=0.3, silent=0.6, unseen=0.6)
+    ) as (
         engine,
         replica,
     ):

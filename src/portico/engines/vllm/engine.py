@@ -95,6 +95,15 @@ class VllmReplica(RemoteReplica):
             return self.watch.resident or None
         return sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members) or None
 
+    def computes(self) -> bool | None:
+        """Whether one of its GPUs does, for whomever; None: nobody knows. Asks the driver: not in an event loop."""
+        if self.device == "cpu":
+            return False
+        busy = [gpu.busy for gpu in gpus() if str(gpu.index) in self.gpus]
+        if any(busy):
+            return True
+        return None if not busy or None in busy or len(busy) < len(self.gpus) else False
+
     async def tell(self, path: str, body: object = None) -> None:
         """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering. How long it may take is
         its caller's to say: reading weights again may take longer than the first byte of an answer to a request."""
@@ -218,7 +227,12 @@ class Vllm:
                 device=install.device,
             )
             replica.watch = Watch(
-                ProcessTree(child.pid), upstream, probe=replica.ask, dead=replica.ends, limits=self._limits
+                ProcessTree(child.pid),
+                upstream,
+                probe=replica.ask,
+                dead=replica.ends,
+                computes=replica.computes,
+                limits=self._limits,
             )
             await replica.watch.begin()
         except BaseException:
