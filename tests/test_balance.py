@@ -12,6 +12,7 @@ from portico.engines.balance import (
     FAILURES,
     FAR,
     REST_SECONDS,
+    START,
     Balance,
     Candidate,
     beginning,
@@ -72,7 +73,10 @@ def test_of_two_that_are_drawn_the_less_loaded() -> None:
     [
         ([candidate("a", tried=1), candidate("b", 10**9)], "b"),
         ([candidate("a", resting=True), candidate("b", 10**9)], "b"),
-        ([candidate("a", ready=False), candidate("b", 10**9)], "b"),
+        ([candidate("a", ready=False), candidate("b", START)], "b"),
+        ([candidate("a", ready=False), candidate("b", START + 1)], "a"),
+        ([candidate("a", START, ready=False), candidate("b", 2 * START)], "b"),
+        ([candidate("a", resting=True, ready=False), candidate("b", 10**9)], "b"),
         ([candidate("a", ready=False), candidate("b", tried=1)], "a"),
         ([candidate("a", resting=True), candidate("b", tried=1)], "a"),
         ([candidate("a", resting=True, ready=False), candidate("b", resting=True)], "b"),
@@ -82,6 +86,9 @@ def test_of_two_that_are_drawn_the_less_loaded() -> None:
         "not tried",
         "not resting",
         "ready",
+        "unless it has far too much to do",
+        "and the other has not nearly so much",
+        "one that is not ready is left alone while it rests",
         "tried is worse than not ready",
         "and than resting",
         "all rest",
@@ -114,6 +121,18 @@ def test_somebody_is_always_chosen_and_never_one_that_failed_more(
     found = choose(candidates, key, draw=lambda some: some[0])
     assert found in candidates
     assert found.tried == min(one.tried for one in candidates)
+
+
+def test_a_replica_that_was_unloaded_is_used_again_when_there_is_much_to_do() -> None:
+    """Both were unloaded over night; the first request has loaded one of them."""
+    balance, names = Balance(), ("m", "m#2")
+    found = []
+    for at in range(1000):
+        name = balance.choose(names, str(at).encode(), tried=(), is_ready=lambda name: name == "m")
+        balance.began(name, 1000)
+        found.append(name)
+    assert set(found[:20]) == {"m"}, "a start is not worth a few requests"
+    assert abs(balance.outstanding("m") - balance.outstanding("m#2") - START) <= 2000
 
 
 # ---- what is remembered

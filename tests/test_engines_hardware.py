@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from portico.engines import hardware
+from portico.engines import gpus, hardware, memory
 
 
 @pytest.mark.parametrize(
@@ -41,3 +46,100 @@ def test_free_memory(tmp_path: Path) -> None:
 def test_resident() -> None:
     assert (hardware.resident(os.getpid()) or 1 << 30) > 1 << 20
     assert hardware.resident(2**22 + 1) is None
+
+
+# ---- GPUs, by a driver with a script
+
+
+class DriverError(Exception):
+    pass
+
+
+class FakeNvml:
+    """NVIDIA's library with three GPUs of 100 bytes. `fails` names what raises, and for which GPU."""
+
+    NVMLError = DriverError
+
+    def __init__(self, *fails: tuple[str, int]) -> None:
+        self.fails = set(fails)
+        self.threads: set[threading.Thread] = set()
+        self.hangs = threading.Event()
+        self.hangs.set()
+        self.told = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(index: int = 0, *rest: object) -> Any:
+            self.threads.add(threading.current_thread())
+            self.told.set()
+            self.hangs.wait()
+            if (name, index) in self.fails:
+                raise DriverError(name)
+            answers: dict[str, Any] = {
+                "nvmlDeviceGetCount": 3,
+                "nvmlDeviceGetHandleByIndex": index,
+                "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=100, free=10 * index + 10),
+                "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50),
+                "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=7, usedGpuMemory=5)],
+                "nvmlDeviceGetName": b"H100",
+                "nvmlDeviceGetUUID": f"GPU-{index}{index}-5ebe",
+                "nvmlSystemGetDriverVersion": "590.1",
+                "nvmlSystemGetCudaDriverVersion_v2": 13000,
+            }
+            return answers.get(name)
+
+        return call
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)  # type: ignore[arg-type]
+    yield fake
+    fake.hangs.set()
+
+
+def test_gpus(nvml: FakeNvml) -> None:
+    assert gpus.gpus()[1] == gpus.Gpu(
+        index=1, name="H100", uuid="GPU-11-5ebe", total=100, free=20, busy=0.5, used_by={7: 5}
+    )
+
+
+@pytest.mark.parametrize(
+    "call", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetName"]
+)
+def test_a_gpu_that_has_failed_does_not_hide_the_others(nvml: FakeNvml, call: str) -> None:
+    nvml.fails = {(call, 1)}
+    assert [gpu.index for gpu in gpus.gpus()] == [0, 2]
+
+
+def test_a_driver_that_fails_is_none(nvml: FakeNvml) -> None:
+    nvml.fails = {("nvmlInit", 0)}
+    assert gpus.gpus() == () and gpus.driver() is None
+    nvml.fails = {("nvmlDeviceGetCount", 0), ("nvmlSystemGetCudaDriverVersion_v2", 0)}
+    assert gpus.gpus() == () and gpus.driver() is None
+
+
+def test_a_driver_that_hangs_keeps_one_thread(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.engines.gpus._ANSWER_SECONDS", 0.01)
+    nvml.hangs.clear()
+    first = threading.Thread(target=gpus.gpus)
+    first.start()
+    nvml.told.wait()
+    assert gpus.gpus() == () and nvml.threads == {first}
+    nvml.hangs.set()
+    first.join()
+    assert len(gpus.gpus()) == 3
+
+
+async def test_what_is_free_is_asked_outside_the_event_loop(nvml: FakeNvml) -> None:
+    assert (await memory.free())["gpu"] == 60
+    assert threading.current_thread() not in nvml.threads
+
+
+@pytest.mark.parametrize(
+    ("said", "free"), [(None, 60), ("0,2", 40), ("2", 30), ("GPU-11", 20), ("", None), ("MIG-77", None)]
+)
+async def test_only_gpus_that_may_be_used_have_memory_for_us(
+    nvml: FakeNvml, said: str | None, free: int | None
+) -> None:
+    assert (await memory.free(said)).get("gpu") == free

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -164,23 +166,60 @@ async def test_only_we_can_reach_it() -> None:
     assert not os.path.exists(replica.socket)  # noqa: ASYNC240
 
 
-def test_sockets_that_nobody_listens_to_any_more_are_swept(tmp_path: Path) -> None:
-    import socket
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Of a name short enough for a socket, wherever the tests' own folders are."""
+    with tempfile.TemporaryDirectory(prefix="p-") as name:
+        yield Path(name)
 
-    paths = [tmp_path / name for name in ("dead.sock", "young.sock", "alive.sock")]
-    listeners = []
-    for path in paths:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listeners.append(listener)
+
+def bound(path: Path) -> socket.socket:
+    """An engine that starts: vLLM's socket has its name long before anybody listens."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    os.utime(path, (time.time() - 3600,) * 2)
+    return listener
+
+
+def of_another(path: str, pid: int) -> Path:
+    """The same name as if the server with that number had made it."""
+    place, _, rest = Path(path).name.split("-", 2)
+    return Path(path).with_name(f"{place}-{pid}-{rest}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets for this there")
+def test_the_socket_of_an_engine_that_is_still_starting_is_left_alone(folder: Path) -> None:
+    path = sockets.new(folder)
+    assert path is not None
+    with bound(Path(path)):
+        other = sockets.new(folder)
+        assert other != path and Path(path).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets for this there")
+def test_the_sockets_of_servers_that_are_gone_are_swept(folder: Path) -> None:
+    """By their number and when they began: the number alone may be another process's by now."""
+    made = sockets.new(folder)
+    assert made is not None
+    left = [of_another(made, 2**22 + 1), of_another(made, 1)]
+    for path in left:
+        bound(path).close()
+    sockets.new(folder)
+    assert not any(path.exists() for path in left)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no unix sockets for this there")
+def test_the_sockets_of_servers_that_cannot_be_seen_from_here(folder: Path) -> None:
+    """Of another container, or of a time before the machine's start: kept for a day, and while somebody listens."""
+    paths = [folder / f"elsewhere-{name}-0.sock" for name in ("starting", "dead", "alive")]
+    listeners = [bound(path) for path in paths]
     listeners[2].listen()
-    for path in (paths[0], paths[2]):
-        os.utime(path, (time.time() - 3600,) * 2)
-    listeners[0].close()
-    listeners[1].close()
-    sockets.new(tmp_path)
-    assert [path.exists() for path in paths] == [False, True, True]
-    listeners[2].close()
+    for path in paths[1:]:
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    sockets.new(folder)
+    assert [path.exists() for path in paths] == [True, False, True]
+    for listener in listeners:
+        listener.close()
 
 
 def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ DECISIONS = {
         [Standing(name="x", state="sleeping", level=1, waiting=3, leaving=3)],
         Plan(stop=("x",)),
     ),
+    "(8) asleep: deeper takes a place for a moment": (
+        [
+            Standing(name="x", state="sleeping", level=1, deepest=2, nap_at=100.0, device="gpu"),
+            ready("y"),
+            ready("z"),
+        ],
+        Plan(),
+    ),
     "elsewhere: no room needed": (
         [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],
         Plan(start=("a",)),
@@ -192,10 +200,55 @@ MEMORY = {
         {"gpu": 100},
         Plan(start=("a",)),
     ),
-    "it ran out of memory beside another: alone": (
-        [gpu("x", needs=10), gpu("a", "stopped", waiting=1, needs=10, alone=True)],
+    "it ran out of memory beside another: without that one, and no other": (
+        [
+            gpu("x", needs=10),
+            gpu("y", needs=10),
+            gpu("a", "failed", waiting=1, needs=10, without=frozenset({"x"})),
+        ],
         {"gpu": 90},
         Plan(stop=("x",)),
+    ),
+    "... which is gone": (
+        [gpu("y", needs=10), gpu("a", "failed", waiting=1, needs=10, without=frozenset({"x"}))],
+        {"gpu": 90},
+        Plan(start=("a",)),
+    ),
+    "... and is busy: held": (
+        [gpu("x", in_flight=1), gpu("a", "failed", waiting=1, needs=10, without=frozenset({"x"}))],
+        {"gpu": 90},
+        Plan(hold=("x",)),
+    ),
+    "asleep, and deeper would wake it into memory that another has": (
+        [gpu("x", "sleeping", level=1, deepest=2, nap_at=99.0, needs=70), gpu("y", in_flight=1)],
+        {"gpu": 5},
+        Plan(),
+    ),
+    "... that others begin to take": (
+        [
+            gpu("x", "sleeping", level=1, deepest=2, nap_at=99.0),
+            gpu("a", "stopped", waiting=1),
+        ],
+        {"gpu": 100},
+        Plan(start=("a",)),
+    ),
+    "... of which nobody knows how much there is": (
+        [gpu("x", "sleeping", level=1, deepest=2, nap_at=99.0), gpu("y", in_flight=1)],
+        {},
+        Plan(),
+    ),
+    "... and there is enough: one after the other": (
+        [
+            gpu("x", "sleeping", level=1, deepest=2, nap_at=99.0),
+            gpu("y", "sleeping", level=1, deepest=2, nap_at=99.0),
+        ],
+        {"gpu": 100},
+        Plan(sleep=(("x", 2),)),
+    ),
+    "what one that sleeps deeper takes on its way is not free": (
+        [gpu("x", "dozing", level=1, deepest=2), gpu("a", "stopped", waiting=1, needs=50)],
+        {"gpu": 100},
+        Plan(),
     ),
     "nothing known: it is tried": (
         [gpu("x", needs=0), gpu("a", "stopped", waiting=1, needs=0)],

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from portico.engines import Claim, Facts, ModelSpec
+from portico.engines import Claim, Device, Facts, ModelSpec
 from portico.engines.lives import pause_after
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed, ShuttingDown, UpstreamUnreachable, WaitedTooLong
-from portico.testing import FakeEngine
+from portico.testing import FakeEngine, FakeReplica
 from virtual_time import run
 
 
@@ -670,6 +670,69 @@ async def test_stop_ends_engines_loads_and_waits() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@in_virtual_time
+async def test_stop_waits_for_nobody_who_goes_to_sleep_or_wakes_up() -> None:
+    """They may take minutes, or for ever."""
+    for hangs in ("dozing", "waking"):
+        world = sleepy()
+        (await world.ask(spec(keep_alive=100))).release()
+        (world.engine.stops_may_end if hangs == "dozing" else world.engine.starts_may_end).clear()
+        await asyncio.sleep(15)
+        asking = world.ask(spec(keep_alive=100))
+        await settled()
+        assert world.state() == hangs
+        stopping = asyncio.ensure_future(world.supervisor.stop())
+        await settled()
+        assert world.engine.stop_began.is_set(), hangs
+        world.engine.stops_may_end.set()
+        await stopping
+        with pytest.raises(ShuttingDown):
+            await asking
+        assert not world.engine.running and len(asyncio.all_tasks()) == 1
+
+
+@in_virtual_time
+async def test_stop_lets_an_engine_end_that_is_just_ended() -> None:
+    """Also one that is ended because it does not wake: cancelled, it would live on."""
+    world = sleepy()
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.fails_to_wake = True
+    world.engine.stops_may_end.clear()
+    asking = world.ask(spec(keep_alive=100))
+    await world.engine.stop_began.wait()
+    stopping = asyncio.ensure_future(world.supervisor.stop())
+    await settled()
+    assert not stopping.done()
+    world.engine.stops_may_end.set()
+    await stopping
+    with pytest.raises(ShuttingDown):
+        await asking
+    assert not world.engine.running
+
+
+@in_virtual_time
+async def test_one_that_takes_too_long_to_sleep_or_to_wake_is_ended() -> None:
+    said: list[tuple[str, str]] = []
+    world = sleepy(load_timeout=30, say=lambda event, **facts: said.append((event, facts.get("error", ""))))
+    (await world.ask(spec(keep_alive=100))).release()
+    sleep, hangs = world.engine.sleep, asyncio.Event()
+
+    async def sleeps_badly(replica: FakeReplica, level: int) -> None:
+        await hangs.wait()
+
+    world.engine.sleep = sleeps_badly  # type: ignore[method-assign]
+    await asyncio.sleep(45)
+    assert world.state() == "stopped"
+    world.engine.sleep = sleep  # type: ignore[method-assign]
+    (await world.ask(spec(keep_alive=100))).release()
+    await asyncio.sleep(15)
+    world.engine.wake = lambda replica: sleeps_badly(replica, 0)  # type: ignore[method-assign]
+    assert (await world.ask(spec(keep_alive=100))).replica is world.engine.replicas[2]
+    why = "it took longer than 30 s (--load-timeout)."
+    assert ("model does not sleep", why) in said and ("model does not wake", why) in said
+
+
 def test_ready_costs_next_to_nothing() -> None:
     """Not a benchmark: ten times what was measured (1 us), so that a task or a timer for each call is seen."""
 
@@ -759,7 +822,10 @@ async def test_a_model_that_dies_in_its_sleep_comes_back_when_asked_for() -> Non
 
 @in_virtual_time
 async def test_memory_that_is_missing_is_made_by_putting_another_to_sleep() -> None:
-    world = sleepy(free=lambda: {"gpu": 100 - world.engine.memory.get("gpu", 0)})
+    async def free() -> dict[Device, int]:
+        return {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+
+    world = sleepy(free=free)
     (await world.ask(spec("a"))).release()
     await world.ask(spec("b"))
     assert world.state("a") == "sleeping" and world.state("b") == "ready"
@@ -767,10 +833,71 @@ async def test_memory_that_is_missing_is_made_by_putting_another_to_sleep() -> N
 
 
 @in_virtual_time
+async def test_memory_that_cannot_be_asked_for_is_unknown() -> None:
+    """A driver that raises, or hangs."""
+
+    async def lost() -> dict[Device, int]:
+        raise RuntimeError("GPU is lost")
+
+    async def hangs() -> dict[Device, int]:
+        await asyncio.Event().wait()
+        return {}
+
+    for free in (lost, hangs):
+        world = sleepy(free=free)
+        (await world.ask(spec("a"))).release()
+        await world.ask(spec("b"))
+        assert world.state("a") == world.state("b") == "ready"
+
+
+@in_virtual_time
+async def test_what_is_free_is_asked_again_when_a_model_went_while_it_was_asked() -> None:
+    """What was free before would keep out who waits, and nothing would be asked again."""
+    asked, told = asyncio.Event(), asyncio.Event()
+
+    async def free() -> dict[Device, int]:
+        found: dict[Device, int] = {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+        asked.set()
+        await told.wait()
+        return found
+
+    told.set()
+    world = sleepy(free=free)
+    lease = await world.ask(spec("b", keep_alive=0))
+    told.clear()
+    asked.clear()
+    waiting = world.ask(spec("a"))
+    await asked.wait()
+    world.engine.replicas[0].crash()
+    lease.release()
+    told.set()
+    assert (await waiting).replica.spec.name == "a" and world.engine.most_memory["gpu"] == 60
+
+
+@in_virtual_time
+async def test_a_defect_leaves_nobody_in_the_queue() -> None:
+    world = World(max_queue=1)
+
+    def broken(spec: ModelSpec) -> Claim:
+        raise ZeroDivisionError("a defect")
+
+    await world.supervisor.load(spec("x"))
+    (await world.ask(spec())).release(0)
+    await settled()
+    world.engine.claim = broken  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            await world.ask(spec())
+    del world.engine.claim
+    assert world.supervisor.states()[1].waiting == 0
+    assert (await world.ask(spec())).replica
+
+
+@in_virtual_time
 async def test_a_load_that_runs_out_of_memory_is_tried_once_more_alone() -> None:
     world = World()
     (await world.ask(spec("x"))).release()
-    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True))
+    world.engine.fail(no_memory())
     lease = await world.ask(spec("a"))
     assert lease.replica.died() is None
     assert world.state("x") == "stopped", "it made room"
@@ -780,9 +907,130 @@ async def test_a_load_that_runs_out_of_memory_is_tried_once_more_alone() -> None
 async def test_out_of_memory_alone_is_told() -> None:
     world = World()
     (await world.ask(spec("x"))).release()
-    world.engine.fail(EngineStartFailed(model="a", reason="out of memory", out_of_memory=True), times=2)
+    world.engine.fail(no_memory(), times=2)
     with pytest.raises(EngineStartFailed, match="out of memory"):
         await world.ask(spec("a"))
+
+
+def no_memory(*gpus: str) -> EngineStartFailed:
+    return EngineStartFailed(model="m", reason="out of memory", out_of_memory=True, gpus=frozenset(gpus))
+
+
+async def on_gpus(**models: str) -> World:
+    """Models that are loaded and idle, each with its GPU."""
+    world = World()
+    for name, gpu in models.items():
+        world.engine.claims[name] = Claim(device="gpu", memory=60)
+        world.engine.gpus[name] = frozenset({gpu})
+        (await world.ask(spec(name))).release(-1)
+    world.engine.claims["m"] = Claim(device="gpu", memory=60)
+    return world
+
+
+@in_virtual_time
+async def test_only_who_shares_its_gpus_makes_room_for_one_that_ran_out_of_memory() -> None:
+    world = await on_gpus(x="0", y="1", z="2")
+    world.engine.fail(no_memory("1"))
+    assert (await world.ask(spec("m"))).replica
+    assert [world.state(name) for name in "xyz"] == ["ready", "stopped", "ready"]
+
+
+@in_virtual_time
+async def test_nobody_makes_room_where_nobody_is() -> None:
+    """A context that does not fit on a GPU fits no better when the others are empty too."""
+    world = await on_gpus(x="0", y="1")
+    world.engine.fail(no_memory("2"))
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("m"))
+    assert [world.state(name) for name in "xy"] == ["ready", "ready"]
+
+
+@in_virtual_time
+async def test_models_that_take_no_memory_there_make_no_room() -> None:
+    """On another server, or of the host's memory, or asleep."""
+    world = sleepy()
+    (await world.ask(spec("far", engine="remote"))).release(-1)
+    (await world.ask(spec("x"))).release(-1)
+    (await world.ask(spec("a", keep_alive=-1))).release()
+    await asyncio.sleep(15)
+    world.engine.claims["m"] = Claim(device="gpu", memory=60)
+    world.engine.fail(no_memory())
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("m"))
+    assert [world.state(name) for name in ("far", "x", "a")] == ["ready", "ready", "sleeping"]
+
+
+@in_virtual_time
+async def test_who_ran_out_of_memory_without_the_others_does_not_drive_them_out_again() -> None:
+    world = await on_gpus(x="0")
+    for _ in range(3):
+        world.engine.fail(no_memory("0"), times=2)
+        with pytest.raises(EngineStartFailed, match="out of memory"):
+            await world.ask(spec("m"))
+        (await world.ask(spec("x"))).release(-1)
+        await asyncio.sleep(60)
+        world.engine._failures.clear()
+    assert len([one for one in world.engine.replicas if one.spec.name == "x"]) == 2
+    world.engine.fail(no_memory("0"))
+    assert (await world.ask(spec("m", context=100))).replica, "with other settings it may fit"
+
+
+@in_virtual_time
+async def test_a_crashed_engine_whose_memory_is_not_free_yet_comes_back() -> None:
+    """Nobody waits for it: other replicas of its model answer."""
+    world = World()
+    await world.ask(spec("x"))
+    (await world.ask(spec())).release(-1)
+    world.engine.fail(no_memory(), times=2)
+    world.engine.replicas[-1].crash()
+    await settled()
+    assert world.state() == "failed" and "out of memory" in (world.supervisor.states()[1].error or "")
+    await asyncio.sleep(5)
+    assert world.state() == "ready" and world.state("x") == "ready"
+
+
+@in_virtual_time
+async def test_one_that_runs_out_of_memory_again_and_again_is_lost() -> None:
+    world = World()
+    await world.ask(spec("x"))
+    (await world.ask(spec())).release(-1)
+    world.engine.fail(no_memory(), times=5)
+    world.engine.replicas[-1].crash()
+    await asyncio.sleep(6)
+    assert world.supervisor.states()[1].lost
+    await asyncio.sleep(60)
+    assert world.state() == "ready"
+
+
+@in_virtual_time
+async def test_unload_of_a_model_that_runs_out_of_memory_returns() -> None:
+    world = World()
+    await world.ask(spec("x"))
+    world.engine.starts_may_end.clear()
+    asking = world.ask(spec())
+    await settled()
+    asking.cancel()
+    unloading = asyncio.ensure_future(world.supervisor.unload("a"))
+    await settled()
+    world.engine.fail(no_memory())
+    world.engine.starts_may_end.set()
+    await unloading
+
+
+@in_virtual_time
+async def test_going_deeper_wakes_nobody_into_memory_that_another_has() -> None:
+    async def free() -> dict[Device, int]:
+        return {"gpu": 100 - world.engine.memory.get("gpu", 0)}
+
+    world = sleepy(free=free)
+    (await world.ask(spec("a", keep_alive=-1))).release()
+    (await world.ask(spec("b", keep_alive=200))).release()
+    (replica, _) = world.engine.replicas
+    await asyncio.sleep(100)
+    assert world.engine.asleep[replica] == 1 and world.state("b") == "ready"
+    assert world.engine.most_memory["gpu"] == 60
+    await asyncio.sleep(105)
+    assert world.state("b") == "stopped" and world.engine.asleep[replica] == 2
 
 
 @in_virtual_time

@@ -1,7 +1,8 @@
 """The supervisor under random callers, crashes, failures and clocks.
 
 Checked throughout: no engine is stopped while serving, memory is not over-committed, counts are true. Checked
-at the end: every caller got a lease or an error, exactly once, and nothing is left over.
+at the end: every caller got a lease or an error, exactly once, every wish to unload was met, and nothing is left
+over.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ CLAIMS = {
     "b": Claim(device="gpu", memory=60, deepest=2),
     "c": Claim(device="gpu", memory=80, deepest=1),
 }
+GPUS = {"a": frozenset("0"), "b": frozenset("1")}
 
 
 class Caller:
@@ -63,13 +65,14 @@ class SupervisorMachine(RuleBasedStateMachine):
         self.loop = VirtualLoop()
         self.max_loaded = max_loaded
         self.all: list[Caller] = []
+        self.unloads: list[asyncio.Task[None]] = []
         self.loop.run_until_complete(self._begin(max_loaded))
 
     async def _begin(self, max_loaded: int) -> None:
         self.engine, self.elsewhere = FakeEngine(), FakeEngine()
         self.elsewhere.occupies = False
         if self.memory is not None:
-            self.engine.claims = CLAIMS
+            self.engine.claims, self.engine.gpus = CLAIMS, GPUS
         self.supervisor = Supervisor(
             {"llamacpp": self.engine, "remote": self.elsewhere},
             max_loaded=max_loaded,
@@ -85,7 +88,7 @@ class SupervisorMachine(RuleBasedStateMachine):
     def _hear(self, event: str, **facts: object) -> None:
         self.cuts += event == "requests cut"
 
-    def _free(self) -> dict[Device, int]:
+    async def _free(self) -> dict[Device, int]:
         return {} if self.memory is None else {"gpu": self.memory - self.engine.memory.get("gpu", 0)}
 
     # ---- what can happen
@@ -111,12 +114,19 @@ class SupervisorMachine(RuleBasedStateMachine):
         if settle:
             self.loop.settle()
 
+    @rule(target=callers, sleeper=st.sampled_from("bc"), name=st.sampled_from("abc"))
+    def ask_beside_one_that_sleeps(self, sleeper: str, name: str) -> Caller:
+        """What sleep is for, and too many steps in a row to be found by chance."""
+        self.ask(sleeper, None, True).end(-1.0)
+        self.loop.pass_time(12.0)
+        return self.ask(name, None, True)
+
     @rule(turns=st.integers(1, 3))
     def a_few_turns(self, turns: int) -> None:
         for _ in range(turns):
             self.loop.run_until_complete(asyncio.sleep(0))
 
-    @rule(seconds=st.sampled_from([0.1, 0.6, 5.0, 31.0, 70.0]))
+    @rule(seconds=st.sampled_from([0.1, 0.6, 5.0, 12.0, 31.0, 70.0]))
     def pass_time(self, seconds: float) -> None:
         self.loop.pass_time(seconds)
 
@@ -134,10 +144,12 @@ class SupervisorMachine(RuleBasedStateMachine):
         if alive:
             alive[which % len(alive)].crash()
 
-    @rule(out_of_memory=st.booleans())
-    def fail_the_next_start(self, out_of_memory: bool) -> None:
-        reason = "no luck"
-        self.engine.fail(EngineStartFailed(model="m", reason=reason, out_of_memory=out_of_memory))
+    @rule(out_of_memory=st.booleans(), gpus=st.sampled_from([set(), {"0"}, {"1"}]))
+    def fail_the_next_start(self, out_of_memory: bool, gpus: set[str]) -> None:
+        error = EngineStartFailed(
+            model="m", reason="no luck", out_of_memory=out_of_memory, gpus=frozenset(gpus)
+        )
+        self.engine.fail(error)
 
     @rule(fails=st.booleans())
     def waking_fails(self, fails: bool) -> None:
@@ -149,6 +161,7 @@ class SupervisorMachine(RuleBasedStateMachine):
         self.loop.settle()
         if leaves:
             task.cancel()
+        self.unloads.append(task)
 
     # ---- what always holds
 
@@ -204,8 +217,9 @@ class SupervisorMachine(RuleBasedStateMachine):
             for caller in self.all:
                 if caller.lease is not None:
                     caller.end(None)
-            if all(caller.task.done() for caller in self.all):
+            if all(caller.task.done() for caller in self.all) and all(task.done() for task in self.unloads):
                 break
+        assert all(task.done() for task in self.unloads), "somebody waits for ever until a model is unloaded"
         for caller in self.all:
             assert caller.task.done(), "somebody waits for ever"
             if not caller.task.cancelled():
@@ -220,4 +234,4 @@ class SupervisorMachine(RuleBasedStateMachine):
 
 
 TestSupervisorMachine = SupervisorMachine.TestCase
-TestSupervisorMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSupervisorMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from portico.cli import main
 from portico.cli.serve import VLLM, VLLM_SWITCHES
 from portico.config import Config, ModelEntry
-from portico.configured import configured
+from portico.configured import configured, copies
 from portico.engines import Facts, ModelSpec
 from portico.engines.gpus import Gpu
 from portico.engines.vllm.command import CPU_KV_BYTES, Place, command
@@ -137,6 +137,28 @@ async def test_requests_at_once_as_ollama_says_it(library: Library) -> None:
     assert holds(await argv(own, library), ["--max-num-seqs", "16"])
 
 
+HERMES, QWEN = ["--tool-call-parser", "hermes"], ["--reasoning-parser", "qwen3"]
+AUTO = "--enable-auto-tool-choice"
+PARSERS = {
+    "vLLM's classic line": ([AUTO, *HERMES, *QWEN], [HERMES, QWEN]),
+    "the switch alone: the parsers of its family": ([AUTO], [HERMES, QWEN]),
+    "one of the two: the other of its family": (["--vllm-arg=--tool-call-parser=xlam"], [QWEN]),
+    "and the other way round": (["--vllm-arg=--reasoning_parser", "--vllm-arg=mine"], [HERMES]),
+    "both": (["--vllm-arg=--tool-call-parser=xlam", "--vllm-arg=--reasoning-parser=mine"], []),
+}
+
+
+@pytest.mark.parametrize("case", PARSERS)
+async def test_parsers_beside_what_goes_verbatim(case: str, served: list[Config], library: Library) -> None:
+    """An argument takes the place of our parser of its kind, and of no other; the switch goes with a parser."""
+    line, wanted = PARSERS[case]
+    assert main(["serve", "Qwen/Qwen3-8B", *line]) == 0
+    arguments = await argv(served[0], library)
+    for part in (HERMES, QWEN):
+        assert holds(arguments, part) == (part in wanted), arguments
+    assert arguments.count(AUTO) == (1 if HERMES in wanted else 0)
+
+
 @pytest.mark.parametrize("flag", VLLM_SWITCHES)
 async def test_each_switch_is_passed_on(flag: str, served: list[Config], library: Library) -> None:
     assert main(["serve", "Qwen/Qwen3-8B", flag]) == 0
@@ -164,6 +186,7 @@ async def test_what_every_engine_is_told(library: Library) -> None:
     assert made.environment["VLLM_API_KEY"] == "secret" and "secret" not in made.argv
     assert made.environment["VLLM_CACHE_ROOT"] == "/home/cache"
     assert made.environment["PORTICO_ENGINE_MARK"] == "m"
+    assert made.environment["PYTHONSAFEPATH"] == "1"
     assert "VLLM_SERVER_DEV_MODE" not in made.environment, "its developer routes are closed"
 
 
@@ -198,9 +221,32 @@ async def test_what_another_engine_cannot_be_told_is_refused(library: Library, e
         await configured(Config(models=(entry,)), library)
 
 
+async def test_a_port_is_one_engines(served: list[Config], library: Library) -> None:
+    assert main(["serve", "Qwen/Qwen3-8B", "openai/gpt-oss-20b", "--vllm-port", "8001"]) == 0
+    with pytest.raises(
+        ConfigError, match=r"vllm_port 8001 is that of model 'openai/gpt-oss-20b' and of 'Qwen"
+    ):
+        await configured(served[0], library, vllm_is_there=True)
+    entries = tuple(
+        ModelEntry(name=name, engine="vllm", vllm_port=port) for name, port in [("a/b", 8001), ("c/d", 8002)]
+    )
+    assert len(await configured(Config(models=entries), library)) == 2
+
+
+async def test_replicas_cannot_share_a_port(library: Library) -> None:
+    entries = (ModelEntry(name="a/b", engine="vllm", vllm_port=8001, replicas=2),)
+    config = Config(models=entries)
+    specs = await configured(config, library)
+    with pytest.raises(ConfigError, match=r"vllm_port of model 'a/b' is one port.*2 replicas.*sockets"):
+        copies(specs, entries, config)
+
+
 # ---- GPUs
 
-GPUS = [Gpu(index=at, name="GPU", total=100, free=free) for at, free in enumerate([10, 90, 40, 80])]
+GPUS = [
+    Gpu(index=at, name="GPU", uuid=f"GPU-{at}", total=100, free=free)
+    for at, free in enumerate([10, 90, 40, 80])
+]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +258,9 @@ GPUS = [Gpu(index=at, name="GPU", total=100, free=free) for at, free in enumerat
         (1, "0,2", "2"),
         (2, "2, 0", "0,2"),
         (1, "", ""),
+        (1, "GPU-0, GPU-2", "2"),
         (1, "GPU-5ebe9f43", "GPU-5ebe9f43"),
+        (1, "MIG-5ebe9f43", "MIG-5ebe9f43"),
     ],
 )
 def test_a_model_gets_the_gpus_with_the_most_free_memory(
@@ -220,6 +268,13 @@ def test_a_model_gets_the_gpus_with_the_most_free_memory(
 ) -> None:
     spec = ModelSpec(name="m", engine="vllm", source="m", vllm=VllmOptions(tensor_parallel_size=wanted))
     assert chosen_gpus(spec, GPUS, visible) == taken
+
+
+def test_it_is_told_which_gpus_are_its() -> None:
+    spec = ModelSpec(name="m", engine="vllm", source="m")
+    assert "CUDA_VISIBLE_DEVICES" not in command(spec, GPU, PLACE).environment
+    told = command(spec, GPU, msgspec.structs.replace(PLACE, gpus="1,3")).environment
+    assert (told["CUDA_VISIBLE_DEVICES"], told["CUDA_DEVICE_ORDER"]) == ("1,3", "PCI_BUS_ID")
 
 
 def test_what_a_model_is_expected_to_take() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,19 +19,23 @@ import msgspec
 import psutil
 import pytest
 
-from portico.engines import ModelSpec, Progress
+from portico.engines import ModelSpec, Progress, Progressed
+from portico.engines.gpus import Gpu
+from portico.engines.supervisor import Supervisor
 from portico.engines.vllm.engine import Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.leftovers import MARK, with_mark
+from portico.testing import FakeReplica
 from test_process import alive, gone_within
+from virtual_time import run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="vLLM does not run on Windows")
 
 FAKE = Install(name="vllm", version="0.32.0", python=sys.executable, module="fake_vllm", device="gpu")
-QUICK = Limits(stopped=0.5, silent=2.0, spinning=6.0, idle=1.0)
+QUICK = Limits(stopped=0.5, silent=2.0, unseen=2.0, spinning=6.0, idle=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +139,54 @@ async def test_one_starts_at_a_time(tmp_path: Path) -> None:
         await engine.stop(await task)
 
 
+class OneByOne(Vllm):
+    """Each of its starts takes 80 seconds of the loop's clock, and is seen to go on."""
+
+    async def _start(
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+    ) -> VllmReplica:
+        for _ in range(8):
+            await asyncio.sleep(10)
+            progressed()
+        return FakeReplica(spec, number=1, url="http://127.0.0.1:9")  # type: ignore[return-value]
+
+
+def test_who_waits_for_other_starts_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    async def all_at_once() -> None:
+        supervisor = Supervisor({"vllm": OneByOne(tmp_path, install=FAKE)}, load_timeout=300)
+        specs = [msgspec.structs.replace(spec(), name=f"m#{number}", keep_alive=-1) for number in range(8)]
+        loads = [asyncio.ensure_future(supervisor.load(each)) for each in specs]
+        await asyncio.sleep(100)
+        assert supervisor.doing("m#7") == "m#7: waiting for another start"
+        await asyncio.gather(*loads)
+        assert {status.state for status in supervisor.states()} == {"ready"}
+
+    run(all_at_once())
+
+
+def test_who_waits_for_another_start_may_leave(tmp_path: Path) -> None:
+    async def one_leaves() -> None:
+        engine = OneByOne(tmp_path, install=FAKE)
+        starts = [asyncio.ensure_future(engine.start(spec())) for _ in range(3)]
+        await asyncio.sleep(5)
+        starts[1].cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        assert [start.cancelled() for start in starts] == [False, True, False]
+
+    run(one_leaves())
+
+
+async def test_what_lies_in_the_working_folder_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout of vLLM, or a file that is called like something it imports."""
+    for name in ("fake_vllm", "argparse"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    async with started(tmp_path / "home") as (_, replica):
+        assert (await ask(replica))["choices"]
+
+
 # ---- starts that fail
 
 
@@ -212,6 +267,37 @@ async def test_a_hang_is_noticed_and_the_request_told(tmp_path: Path, wrong: lis
             await asking
 
 
+@pytest.mark.parametrize(
+    ("busy", "limits", "why"),
+    [
+        (0.9, Limits(silent=1.0, unseen=1.0, spinning=4.0), r"made no progress for \d+ s"),
+        (
+            0.0,
+            Limits(silent=1.0, unseen=900.0, spinning=900.0),
+            r"made no progress and used no CPU for \d+ s",
+        ),
+        (
+            None,
+            Limits(silent=900.0, unseen=1.0, spinning=900.0),
+            r"made no progress and used no CPU for \d+ s",
+        ),
+    ],
+    ids=["computes", "does not", "nobody knows"],
+)
+async def test_a_gpu_that_computes_is_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: float | None, limits: Limits, why: str
+) -> None:
+    """Each can only be ended by the limit that is meant: the others are far, or are passed over."""
+    present = (Gpu(index=0, name="H100", total=100, free=50, busy=busy),)
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    async with started(tmp_path, "--hang", "5", limits=limits) as (_, replica):
+        asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
+        words, _ = await ended(replica, 60)
+        assert re.search(why, words)
+        with pytest.raises((UpstreamClosed, UpstreamUnreachable)):
+            await asking
+
+
 async def test_an_idle_one_that_hangs_is_noticed_by_a_probe(tmp_path: Path) -> None:
     async with started(tmp_path, "--hang", "2") as (_, replica):
         words, _ = await ended(replica, 20)  # two probes are answered, the third is not
@@ -220,7 +306,7 @@ async def test_an_idle_one_that_hangs_is_noticed_by_a_probe(tmp_path: Path) -> N
 
 async def test_long_work_is_left_alone(tmp_path: Path) -> None:
     """No token for three times `silent`, but somebody computes."""
-    limits = Limits(stopped=0.5, silent=1.0, spinning=60.0, idle=1.0)
+    limits = Limits(stopped=0.5, silent=1.0, unseen=1.0, spinning=60.0, idle=1.0)
     async with started(tmp_path, "--hang", "5", "--spin", limits=limits) as (_, replica):
         asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
         await asyncio.sleep(3)
@@ -243,7 +329,28 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         await asyncio.sleep(2.5)
         assert replica.died() is None and not told
         assert replica.watch.counted.moved > 0
-        assert (replica.takes() or 0) > 1 << 20
+        assert replica.watch.resident > 1 << 20
+
+
+@pytest.mark.parametrize("driver", ["fails", "hangs"])
+async def test_a_driver_that_is_broken_keeps_nothing_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    answer = threading.Event()
+
+    def broken() -> tuple[Gpu, ...]:
+        if driver == "hangs":
+            answer.wait()
+        raise RuntimeError("GPU is lost")
+
+    monkeypatch.setattr("portico.engines.vllm.engine.MEASURE_SECONDS", 0.1)
+    engine = Vllm(tmp_path, install=FAKE)
+    replica = await engine.start(spec())
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", broken)
+    with contextlib.suppress(RuntimeError):
+        await engine.stop(replica)
+    answer.set()
+    assert not with_mark(replica.mark)
 
 
 # ---- sleep
@@ -267,7 +374,9 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
 )
 async def test_sleep_and_wake(tmp_path: Path, level: int, told: list[str]) -> None:
     """Level 2 has dropped its weights: they are read again between waking the one and the other memory."""
-    async with started(tmp_path, "--sleepable", sleep=True, limits=Limits(idle=0.3, silent=0.6)) as (
+    async with started(
+        tmp_path, "--sleepable", sleep=True, limits=Limits(idle=0.3, silent=0.6, unseen=0.6)
+    ) as (
         engine,
         replica,
     ):
@@ -295,13 +404,53 @@ async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
             await engine.sleep(replica, 1)
 
 
+async def measured(home: Path, install: Install, present: Callable[[], tuple[Gpu, ...]]) -> int:
+    """The claim after one run. `present`: what the driver says once it runs."""
+    engine = Vllm(home, install=install, limits=QUICK)
+    replica = await engine.start(spec())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("portico.engines.vllm.engine.gpus", present)
+        await engine.stop(replica)
+    return Vllm(home, install=install).claim(spec()).memory
+
+
 async def test_what_it_took_is_remembered(tmp_path: Path) -> None:
-    engine = Vllm(tmp_path, install=FAKE)
-    before = engine.claim(spec()).memory
-    async with started(tmp_path):
-        pass
-    after = Vllm(tmp_path, install=FAKE).claim(spec()).memory
-    assert before == 0 and 10 << 20 < after < 1 << 30, (before, after)
+    cpu = msgspec.structs.replace(FAKE, device="cpu")
+    before = Vllm(tmp_path, install=cpu).claim(spec()).memory
+    after = await measured(tmp_path, cpu, tuple)
+    assert before > 1 << 30 and 10 << 20 < after < 1 << 30, (before, after)
+
+
+async def test_what_it_took_of_a_gpu_is_remembered(tmp_path: Path) -> None:
+    def present() -> tuple[Gpu, ...]:
+        ours = [p.pid for p in psutil.Process().children(recursive=True)]
+        return (Gpu(index=0, name="H100", total=1000, free=300, used_by=dict.fromkeys(ours, 100)),)
+
+    assert await measured(tmp_path, FAKE, present) in (200, 300), "its server and core, and no other"
+
+
+async def test_where_the_driver_does_not_name_our_processes_nothing_is_remembered(tmp_path: Path) -> None:
+    """In a container. Its memory of the host is no measure: every model would then fit beside it."""
+
+    def present() -> tuple[Gpu, ...]:
+        return (Gpu(index=0, name="H100", total=1000, free=300, used_by={2**22 + 1: 700}),)
+
+    assert await measured(tmp_path, FAKE, present) == 0
+
+
+async def test_a_start_that_runs_out_of_memory_says_on_which_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = tuple(Gpu(index=at, name="H100", total=100, free=10 * at) for at in range(3))
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    engine = Vllm(tmp_path, install=FAKE, visible="0,1", limits=QUICK)
+    with pytest.raises(EngineStartFailed) as caught:
+        await engine.start(spec("--oom"))
+    assert caught.value.out_of_memory and caught.value.gpus == {"1"}
+    replica = await engine.start(spec(tensor_parallel_size=2))
+    assert replica.gpus == {"0", "1"}
+    assert {p.environ()["CUDA_VISIBLE_DEVICES"] for p in with_mark(replica.mark)} == {"0,1"}
+    await engine.stop(replica)
 
 
 def test_marks_are_in_the_environment() -> None:

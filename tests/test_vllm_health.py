@@ -10,7 +10,7 @@ from hypothesis import given
 
 from portico.engines.vllm.health import Counted, Health, Limits, Look, counted
 
-LIMITS = Limits(stopped=4, silent=10, spinning=60, idle=20)
+LIMITS = Limits(stopped=4, silent=10, unseen=30, spinning=60, idle=20)
 
 
 def watched(looks: list[dict[str, Any]], limits: Limits = LIMITS) -> list[str]:
@@ -55,6 +55,25 @@ def test_a_long_prefill_is_left_alone() -> None:
     """No token for most of a minute, but somebody computes."""
     verdicts = watched([{"running": 1, "moved": 5.0}] + [{"used": 0.9}] * 59 + [{"moved": 6.0, "used": 0.9}])
     assert set(verdicts) == {"well"}
+
+
+def test_a_long_step_on_a_gpu_is_left_alone() -> None:
+    """vLLM uses no CPU while it waits for one."""
+    step = [{"running": 1, "moved": 5.0}] + [{"gpu": True, "used": 0.01}] * 59
+    assert set(watched([*step, {"moved": 6.0}])) == {"well"}
+    assert watched([*step, {}])[-1] == "it has made no progress for 60 s"
+
+
+def test_a_gpu_that_computes_nothing_is_no_work() -> None:
+    verdicts = watched([{"running": 1, "moved": 5.0, "gpu": True}] + [{"gpu": False}] * 10)
+    assert verdicts[-2:] == ["well", "it has made no progress and used no CPU for 10 s"]
+
+
+def test_where_a_gpu_does_not_tell_a_step_has_longer() -> None:
+    verdicts = watched([{"running": 1, "moved": 5.0, "gpu": None}] + [{}] * 30)
+    assert verdicts[29] == "well" and verdicts[30] == "it has made no progress and used no CPU for 30 s"
+    stopped = watched([{"running": 1, "moved": 5.0, "gpu": None}, {"stopped": 77}, {}, {}, {}, {}])
+    assert stopped[-1] == "its process 77 has been stopped for 4 s"
 
 
 def test_one_that_spins_for_ever_is_ended_too() -> None:

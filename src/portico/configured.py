@@ -64,6 +64,7 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
         first = specs[0]
         specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
     _check_names(specs)
+    _check_ports(specs)
     return specs
 
 
@@ -80,6 +81,20 @@ def _check_names(specs: Sequence[ModelSpec]) -> None:
             taken.add(name)
 
 
+def _check_ports(specs: Sequence[ModelSpec]) -> None:
+    """Raises ConfigError for a port that two engines would have to listen to."""
+    taken: dict[int, str] = {}
+    for spec in specs:
+        port = spec.vllm.port
+        if port is not None and port in taken:
+            raise ConfigError(
+                f"vllm_port {port} is that of model {spec.name!r} and of {taken[port]!r}, and only one engine can "
+                "listen there. Give each its own, in a [[model]], or none: then they listen on sockets"
+            )
+        if port is not None:
+            taken[port] = spec.name
+
+
 def copies(
     specs: Sequence[ModelSpec], entries: Sequence[ModelEntry], config: Config
 ) -> dict[str, tuple[ModelSpec, ...]]:
@@ -92,6 +107,11 @@ def copies(
             raise ConfigError(
                 f"replicas of model {entry.name!r} has no effect: it runs on another server. List several servers "
                 "as endpoints"
+            )
+        if entry.replicas > 1 and spec.vllm.port is not None:
+            raise ConfigError(
+                f"vllm_port of model {entry.name!r} is one port, and each of its {entry.replicas} replicas would have "
+                "to listen there. Remove it: then they listen on sockets"
             )
         more = [
             msgspec.structs.replace(spec, name=f"{spec.name}#{number}", copy_of=spec.name)

@@ -193,12 +193,14 @@ class EngineStartFailed(EngineError):
         exit_code: int | None = None,
         log_tail: str = "",
         out_of_memory: bool = False,
+        gpus: frozenset[str] = frozenset(),
     ) -> None:
+        """`gpus`: those that it was to use, as its engine names them."""
         ended = f" (exit code {exit_code})" if exit_code is not None else ""
         tail = f" Its last lines: {log_tail}" if log_tail else ""
         super().__init__(f"The engine for {model!r} did not start{ended}: {reason}{tail}")
         self.model, self.reason, self.exit_code, self.log_tail = model, reason, exit_code, log_tail
-        self.out_of_memory = out_of_memory
+        self.out_of_memory, self.gpus = out_of_memory, gpus
 
 
 class EngineDied(EngineError):

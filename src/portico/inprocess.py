@@ -112,7 +112,7 @@ class Portico:
             load_timeout=config.load_timeout,
             drain_timeout=config.drain_timeout,
             naps=(config.sleep_after, config.deep_sleep_after),
-            free=memory.free,
+            free=partial(memory.free, environ.get("CUDA_VISIBLE_DEVICES")),
             say=self._say,
         )
         self.meters = Meters()
@@ -165,6 +165,7 @@ class Portico:
         try:
             for left in await asyncio.to_thread(self._vllm.end_leftovers):
                 self._say("leftovers ended", model=left.model)
+            await asyncio.to_thread(self._vllm.look)
             here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
             await self._check_fallbacks()
             await asyncio.gather(*map(self.supervisor.load, here))

@@ -30,6 +30,7 @@ class FakeReplica:
         self.serving = 0
         self.stopped = False
         self.last_words: str | None = None
+        self.gpus: frozenset[str] = frozenset()
         self._told: list[Callable[[], None]] = []
 
     def crash(self, last_words: str = "Segmentation fault") -> None:
@@ -76,7 +77,7 @@ class FakeEngine:
         assert not engine.stopped_while_serving             # seen by the engine, not inferred from timing
 
     `claims` says by name what models take and whether they sleep; `memory` is what they take together now, by device,
-    and `most_memory` the most of it there was. `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
+    and `most_memory` the most of it there was; `gpus` says by name which GPUs they use. `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
     those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
     `progressed()` says that the latest start goes on.
     """
@@ -96,6 +97,7 @@ class FakeEngine:
         self.progressed: Progressed = unheard
         self._failures: list[Exception] = []
         self.claims: dict[str, Claim] = {}
+        self.gpus: dict[str, frozenset[str]] = {}
         self.most_memory: dict[Device, int] = {}
         self.asleep: dict[FakeReplica, int] = {}
         self.slept_while_serving: list[FakeReplica] = []
@@ -128,6 +130,8 @@ class FakeEngine:
     async def sleep(self, replica: FakeReplica, level: int) -> None:
         if replica.serving:
             self.slept_while_serving.append(replica)
+        if self.asleep.pop(replica, None):  # as vLLM: it goes deeper only from above, with all its memory
+            self._count()
         await self.stops_may_end.wait()
         if replica.last_words is not None:
             raise UpstreamClosed(url=self.url)
@@ -151,6 +155,7 @@ class FakeEngine:
             if self._failures:
                 raise self._failures.pop(0)
             replica = FakeReplica(spec, number=len(self.replicas) + 1, url=self.url)
+            replica.gpus = self.gpus.get(spec.name, frozenset())
             self.replicas.append(replica)
             return replica
         finally:

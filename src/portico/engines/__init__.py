@@ -160,6 +160,8 @@ class Replica(Protocol):
     context: int | None
     abilities: Abilities
     pid: int | None
+    gpus: frozenset[str]
+    """The GPUs it uses, as its engine names them; empty: none, or nobody knows."""
     turns: Turns | None
     """How many requests it is given at once; further ones wait here, where a caller who leaves is noticed at
     once. None: as many as there are."""

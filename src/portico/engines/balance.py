@@ -21,6 +21,9 @@ REST_SECONDS = 10.0
 FAR, MUCH = 8192, 1.5
 """A replica that has the beginning of a prompt in its cache is kept for it unless it has so many more tokens, and so
 many times as many, before it as the least loaded one: reading a prompt again is cheaper then than waiting."""
+START = 4 * FAR
+"""A replica that is not loaded is started, and waited for, when each that is has so many more tokens before it: less is
+answered sooner than a model is loaded."""
 
 
 class Candidate(Value, frozen=True, kw_only=True):
@@ -41,7 +44,8 @@ def choose(
     """At least one candidate.
 
     1. Those that failed this request least often; of these the ones that are not resting, if there are any; of
-       these the ones that are ready, if there are any.
+       these the ones that are ready, if there are any. Where all of these have far more to do than one that is not, it
+       is that one: else replicas that were unloaded would never be used again.
     2. Of these the one that `key`, the beginning of the prompt, belongs to, unless it has far too much to do.
     3. Else the less loaded of two that are drawn.
     """
@@ -49,7 +53,10 @@ def choose(
     fewest = min(one.tried for one in rest)
     rest = [one for one in rest if one.tried == fewest]
     rest = [one for one in rest if not one.resting] or rest
-    rest = [one for one in rest if one.ready] or rest  # (1)
+    ready = [one for one in rest if one.ready]
+    if ready:
+        calm = min(one.outstanding for one in ready) - START
+        rest = [one for one in rest if not one.ready and one.outstanding < calm] or ready  # (1)
     if len(rest) == 1:
         return rest[0]
     home = max(rest, key=lambda one: blake2b(key + one.name.encode(), digest_size=8).digest())

@@ -1,12 +1,20 @@
-"""The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver."""
+"""The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver.
+
+A GPU that has failed raises errors or makes the driver hang: it is left out, and nobody waits for it for ever.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from portico.messages import Value
+
+_ANSWER_SECONDS = 2.0
+_asking = threading.Lock()
+"""One asks the driver at a time: where it hangs, one thread hangs, and not one more each time that somebody looks."""
 
 
 class Gpu(Value, frozen=True, kw_only=True):
@@ -14,6 +22,7 @@ class Gpu(Value, frozen=True, kw_only=True):
 
     index: int
     name: str
+    uuid: str = ""
     total: int
     free: int
     busy: float | None = None
@@ -29,11 +38,33 @@ class Driver(Value, frozen=True, kw_only=True):
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Takes a few ms, the first time tens: not in an event loop."""
+    """Those that can be asked. Takes a few ms, the first time up to seconds: not in an event loop."""
     with _nvml() as nvml:
         if nvml is None:
             return ()
-        return tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        found = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(
+                nvml.NVMLError
+            ):  # it has failed, or shares the host's memory: the others have not
+                found.append(_gpu(nvml, index))
+        return tuple(found)
+    return ()
+
+
+def visible(present: Sequence[Gpu], said: str | None) -> tuple[Gpu, ...] | None:
+    """Those that CUDA_VISIBLE_DEVICES lets us use, by number or by the beginning of their id; unset: all. None: it says
+    something else, such as a part of a GPU."""
+    if said is None:
+        return tuple(present)
+    words = [word.strip() for word in said.split(",") if word.strip()]
+    if not all(word.isdigit() or word.startswith("GPU-") for word in words):
+        return None
+    return tuple(gpu for gpu in present if any(_is_called(gpu, word) for word in words))
+
+
+def _is_called(gpu: Gpu, word: str) -> bool:
+    return word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word))
 
 
 def driver() -> Driver | None:
@@ -44,37 +75,54 @@ def driver() -> Driver | None:
         return Driver(
             version=_text(nvml.nvmlSystemGetDriverVersion()), cuda=f"{cuda // 1000}.{cuda % 1000 // 10}"
         )
+    return None
 
 
 @contextlib.contextmanager
 def _nvml() -> Iterator[Any]:
-    """NVIDIA's library, or None where it cannot be used."""
+    """NVIDIA's library, or None where it cannot be used. An error of it ends the block."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    if not _asking.acquire(timeout=_ANSWER_SECONDS):
         yield None
         return
     try:
-        yield pynvml
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError:
+            yield None
+            return
+        try:
+            with contextlib.suppress(pynvml.NVMLError):
+                yield pynvml
+        finally:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
     finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+        _asking.release()
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    busy, used_by = None, {}
+    busy, used_by, uuid = None, {}, ""
     with contextlib.suppress(nvml.NVMLError):  # not told of a part of a GPU (MIG), nor in some containers
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     with contextlib.suppress(nvml.NVMLError):
         for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
             if process.usedGpuMemory is not None:
                 used_by[process.pid] = process.usedGpuMemory
-    name = _text(nvml.nvmlDeviceGetName(handle))
-    return Gpu(index=index, name=name, total=memory.total, free=memory.free, busy=busy, used_by=used_by)
+    with contextlib.suppress(nvml.NVMLError):
+        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+    return Gpu(
+        index=index,
+        name=_text(nvml.nvmlDeviceGetName(handle)),
+        uuid=uuid,
+        total=memory.total,
+        free=memory.free,
+        busy=busy,
+        used_by=used_by,
+    )
 
 
 def _text(said: str | bytes) -> str:

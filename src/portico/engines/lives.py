@@ -122,12 +122,15 @@ class Model:
         self.error: PorticoError | None = None
         """Raised to callers until `retry_at`: why it could not start."""
         self.last_words: str | None = None
-        self.load: asyncio.Task[None] | None = None
+        self.under_way: asyncio.Task[None] | None = None
+        """Its loading, waking up or going to sleep, which may be cancelled; ending it may not."""
         self.progress: Progress | None = None
         """Of the start that is under way."""
         self.claim: Claim = engine.claim(spec)
-        self.alone = False
-        """Its last start ran out of memory beside others."""
+        self.without: frozenset[str] = frozenset()
+        """Its last start ran out of memory beside these: for those who wait it is started once more without them."""
+        self.failed_apart: ModelSpec | None = None
+        """With these settings it ran out of memory though nobody shared it: others need not make room for that again."""
         self.stays_until = 0.0
         self.cut_at = math.inf
         self.level = 0
@@ -151,7 +154,7 @@ class Model:
             occupies=self.engine.occupies,
             device=self.claim.device,
             needs=self.claim.memory,
-            alone=self.alone,
+            without=self.without if self.waiting else frozenset(),
             stays_until=self.stays_until,
             cut_at=self.cut_at,
             level=self.level,
@@ -161,11 +164,13 @@ class Model:
 
     def gave_up(self) -> bool:
         """Whether a start that failed is told to those who wait. One that ran before is worth waiting for: its engine
-        was killed while it came back, or its memory was not free yet."""
-        return not self.has_run or self.failures >= LOST_AFTER
+        was killed while it came back, or its memory was not free yet. So is one that others make room for."""
+        return not self.without and (not self.has_run or self.failures >= LOST_AFTER)
 
-    def would_start(self) -> bool:
-        """It is started, or woken, as soon as there is room and time."""
+    def would_take_memory(self, now: float) -> bool:
+        """It is started, or woken, as soon as there is room and time; also to sleep deeper."""
+        if self.state == "sleeping" and self.level < self.claim.deepest and self.nap_at <= now:
+            return True
         down = self.state in ("stopped", "failed", "sleeping")
         return down and (bool(self.waiting) or self.revive_at < math.inf)
 
@@ -204,7 +209,8 @@ class Model:
     def begins(self, run: Run, now: float) -> None:
         """It is ready."""
         self.run, self.spec, self.state, self.has_run = run, run.spec, "ready", True
-        self.error, self.last_words, self.alone, self.level = None, None, False, 0
+        self.error, self.last_words, self.level = None, None, 0
+        self.without, self.failed_apart = frozenset(), None
         self.stays_until = now + min(now - self.began, MOST_STAY)
         if not self._is_revived(now):  # else it stays as long as callers wanted the life that was cut short
             self.keep_alive = run.spec.keep_alive
@@ -250,12 +256,21 @@ class Model:
         wanted = self.unload_order is None and (self.has_run or not self.engine.occupies)
         self.revive_at = now + pause_after(self.failures + 1) if wanted else math.inf
 
+    def ran_out_of_memory(self, spec: ModelSpec, rivals: frozenset[str]) -> None:
+        """So has the start that failed, with these models beside it on its GPUs. Once it is tried without them, for those
+        who wait: again and again would drive them out for each request."""
+        if self.without or not rivals:
+            self.without, self.failed_apart = frozenset(), spec
+        elif self.waiting and not (self.failed_apart and run_alike(self.failed_apart, spec)):
+            self.without = rivals
+
     def _is_revived(self, now: float) -> bool:
         return self.revive_at < math.inf and self.expires_at > now
 
     def let_go(self) -> None:
         """It was unloaded, or is not to come back: what it did before does not count any more."""
         self.state, self.failures, self.revive_at, self.level = "stopped", 0, math.inf, 0
+        self.without, self.failed_apart = frozenset(), None
 
     def gone(self) -> None:
         """It has ended, however: who wanted that need not wait any longer."""

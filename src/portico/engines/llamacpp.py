@@ -110,6 +110,7 @@ class LlamaReplica(TokenRoutes):
     """A loaded model. `context` is what each request may use."""
 
     abilities = ABILITIES
+    gpus: frozenset[str] = frozenset()
 
     def __init__(
         self, spec: ModelSpec, upstream: Upstream, context: int, child: Child, socket: str | None, key: str

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
 import msgspec
 
 from portico.engines import Device, ModelSpec, hardware
-from portico.engines.gpus import gpus
+from portico.engines.gpus import gpus, visible
 
 _MOST = 1000
 """Models that are remembered."""
@@ -51,11 +52,16 @@ def _key(spec: ModelSpec) -> str:
     return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:32]
 
 
-def free() -> dict[Device, int]:
-    """Bytes that are free now. Several GPUs are counted as one. What is not known is left out."""
+async def free(said: str | None = None) -> dict[Device, int]:
+    """Bytes that are free now. Several GPUs are counted as one: those that CUDA_VISIBLE_DEVICES, as it is `said`, lets us
+    use. What is not known is left out."""
+    return await asyncio.to_thread(_free, said)
+
+
+def _free(said: str | None) -> dict[Device, int]:
     found: dict[Device, int] = {}
     if (host := hardware.free_memory()) is not None:
         found["host"] = host
-    if present := gpus():
-        found["gpu"] = sum(gpu.free for gpu in present)
+    if ours := visible(gpus(), said):
+        found["gpu"] = sum(gpu.free for gpu in ours)
     return found

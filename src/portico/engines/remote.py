@@ -60,6 +60,7 @@ class RemoteReplica(TokenRoutes):
     """A model on another server. It cannot die here: that it is gone shows as UpstreamUnreachable."""
 
     pid: int | None = None
+    gpus: frozenset[str] = frozenset()
 
     def __init__(self, spec: ModelSpec, upstream: Upstream, context: int | None) -> None:
         self.turns: Turns | None = None

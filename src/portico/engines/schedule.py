@@ -44,8 +44,8 @@ class Standing(Value, frozen=True, kw_only=True):
     device: Device = "host"
     needs: int = 0
     """Memory of its device that a start, or waking it, takes; 0: unknown."""
-    alone: bool = False
-    """Its last start ran out of memory: it is started once more, when nothing else is loaded there."""
+    without: frozenset[str] = frozenset()
+    """Its last start ran out of memory beside these models: it is started once more, when none of them is loaded."""
     stays_until: float = 0.0
     """Before this it does not give way to another model: what has just been loaded is used first."""
     cut_at: float = math.inf
@@ -90,7 +90,7 @@ def decide(
     2. On its way up or down: wait.
     3. Failed too often, too recently: wait until `retry_at`.
     4. There is room: start it, or wake it if it sleeps. `max_loaded` 0, and memory that nobody knows, are room
-       without end. A model that is to start alone has room when nothing else is loaded on its device.
+       without end. A model that is to start without others has none while one of these is loaded.
     5. A place is being vacated, or another start there takes memory nobody can count yet: wait for it.
     6. No room: of the models that may give way, the idle one that would expire first goes to sleep or is stopped,
        then the next, until there would be room; where all are busy the one that would expire first is held.
@@ -102,7 +102,8 @@ def decide(
     7. Failed, and would still be loaded if it had not: start it at `revive_at`, if there is room then. It
        never drives another one out. Once it would have been unloaded, forget it.
     8. Stop those that are idle and expired or leaving; hold the busy ones that are leaving. The others that are
-       idle go down their ladder: to sleep, to sleep deeper.
+       idle go down their ladder: to sleep, to sleep deeper. Deeper leads over waking, with all the memory that this
+       takes: where that is not free for a moment, they stay as they are.
     """
     plan = _Draft(standings, max_loaded, now, free)
     waited_for = [standing for standing in standings if standing.waiting is not None]
@@ -157,7 +158,8 @@ class _Draft:
         # What a start has not taken yet, it will: it is not free for another one.
         self.free: dict[Device, float] = dict(free or {})
         for one in loaded:
-            if one.state in ("starting", "waking") and one.device in self.free:
+            grows = one.state in ("starting", "waking") or (one.state == "dozing" and one.level > 0)
+            if grows and one.device in self.free:
                 self.free[one.device] -= one.needs
         self.promised: set[Device] = set()
         """Devices of which what is free belongs to somebody who waits for more of it."""
@@ -191,14 +193,17 @@ class _Draft:
             return False
         others = [one for one in self.loaded if one.device == standing.device]
         others += [one for one in self.start if one.device == standing.device and one.occupies]
-        if standing.alone:
-            return not others
+        if any(one.name in standing.without for one in others):
+            return False
         # A model alone on its device is started whatever is known: its engine says best what is missing.
         return not others or standing.needs <= self.free.get(standing.device, math.inf)
 
     def _take(self, standing: Standing) -> None:
-        self.places -= 1
         self.start.append(standing)
+        self._reserve(standing)
+
+    def _reserve(self, standing: Standing) -> None:
+        self.places -= 1
         if standing.device in self.free:
             self.free[standing.device] -= standing.needs
 
@@ -217,11 +222,12 @@ class _Draft:
         places = 1 - self.places
         while True:
             rest = [one for one in self.ready if one.name not in self.going]
-            if places <= 0:  # memory is short, or it is to be alone
+            rivals = [one for one in rest if one.name in standing.without]
+            if places <= 0:  # memory is short, or it is to start without some
                 rest = [one for one in rest if one.device == standing.device]
-            if not rest or (places <= 0 and missing <= 0 and not standing.alone):
+            if not rest or (places <= 0 and missing <= 0 and not rivals):
                 return
-            victim = min(rest, key=self._cost)
+            victim = min(rivals or rest, key=self._cost)
             if victim.stays_until > self.now and not self._is_busy(victim):
                 return self.wait_until(victim.stays_until)
             if victim.device == standing.device:
@@ -255,10 +261,19 @@ class _Draft:
         else:
             self.wait_until(standing.expires_at)
             if standing.level < standing.deepest:
-                if standing.nap_at <= self.now:
-                    self.asleep[standing.name] = standing.level + 1
-                else:
+                if standing.nap_at > self.now:
                     self.wait_until(standing.nap_at)
+                elif standing.level == 0 or self._may_wake_for_a_moment(standing):
+                    self.asleep[standing.name] = standing.level + 1
+
+    def _may_wake_for_a_moment(self, standing: Standing) -> bool:
+        """Another model would run out of memory too, so here what nobody knows is not free."""
+        beside = any(one.device == standing.device for one in (*self.loaded, *self.start))
+        if not self._has_room(standing) or (beside and standing.device not in self.free):
+            return False
+        self.loaded.append(standing)
+        self._reserve(standing)
+        return True
 
     def dismiss(self, standing: Standing, *, sleeps: bool = False, cuts: bool = False) -> None:
         """`sleeps`: it only has to give its memory back. `cuts`: somebody waits for it to end."""

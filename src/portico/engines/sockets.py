@@ -5,6 +5,7 @@ No port: nothing on the network and no web page can reach it, and two servers ca
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import socket
@@ -14,9 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from portico.leftovers import began, boot
+
 LONGEST = 100
 """Bytes of a path; the kernel takes 107 on Linux and 103 on macOS."""
-_YOUNG = 60.0
+_OLD = 86400.0
+"""Seconds after which a socket of a server that cannot be seen from here (another container, an earlier start of the
+machine) is one that nobody will ever listen to."""
 
 
 def new(folder: Path | None = None) -> str | None:
@@ -28,7 +33,7 @@ def new(folder: Path | None = None) -> str | None:
         _sweep(folder)
     except OSError:
         return None  # no folder for temporary files: a port will do
-    path = str(folder / f"{os.getpid()}-{secrets.token_hex(4)}.sock")
+    path = str(folder / f"{_owner(os.getpid())}-{secrets.token_hex(4)}.sock")
     return path if len(os.fsencode(path)) <= LONGEST else None
 
 
@@ -45,16 +50,37 @@ def _private(folder: Path) -> Path:
     return folder if ours else Path(tempfile.mkdtemp(prefix="portico-"))
 
 
+def _owner(pid: int) -> str:
+    """What the names of a process's sockets begin with: no other process, here or elsewhere, has the same."""
+    return f"{_short(boot())}-{pid}-{_short(began(pid))}"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
 def _sweep(folder: Path) -> None:
-    """Removes what servers left behind that were killed. A young one may be about to listen."""
+    """Removes what servers left behind that were killed. By the server, not by whether somebody listens: vLLM binds its
+    socket first and listens when the model is loaded, minutes later."""
+    here = _short(boot())
     for path in folder.glob("*.sock"):
-        try:
-            if time.time() - path.lstat().st_mtime < _YOUNG:
-                continue
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.setblocking(False)
-                probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-        except OSError:
-            pass  # gone already, or alive with a full queue
+        place, _, rest = path.name.partition("-")
+        pid = rest.partition("-")[0]
+        if place == here and pid.isdigit():
+            if not path.name.startswith(_owner(int(pid)) + "-"):
+                path.unlink(missing_ok=True)
+        else:
+            _remove_deserted(path)
+
+
+def _remove_deserted(path: Path) -> None:
+    try:
+        if time.time() - path.lstat().st_mtime < _OLD:
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # gone already, or alive with a full queue

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -23,13 +23,13 @@ from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown, W
 
 __all__ = ["Lease", "ReplicaStatus", "Supervisor"]
 
+LOOK_SECONDS = 2.0
+"""How long is waited for what is free: where the driver of a GPU hangs, models are started without knowing."""
+FRESH_SECONDS = 1.0
+"""What is free holds for so long, while none of our models comes or goes."""
+
 
 def _silence(event: str, **facts: object) -> None: ...
-
-
-def _unknown() -> Mapping[Device, int]:
-    """For engines of which nobody knows what they take."""
-    return {}
 
 
 class Supervisor:
@@ -37,7 +37,9 @@ class Supervisor:
 
     `max_queue` callers may wait for models, further ones get Busy. `patience`: seconds each of them waits until there
     is room for its model; 0: as long as it takes. `max_loaded` models take memory at once; 0: no limit. `free` tells
-    the bytes that are free now, by device; it is asked when somebody waits for a start. `load_timeout`: seconds a start may take without being seen to go on. `drain_timeout`: seconds that running
+    the bytes that are free now, by device; it is asked when somebody waits for a start, and None knows nothing.
+    `load_timeout`: seconds a start may take without being seen to go on, and going to sleep or waking up at
+    all. `drain_timeout`: seconds that running
     requests get when another model needs their model's place. `naps`: seconds of idleness until a model that can
     sleep does, and then until it sleeps deeper. `clock` gives seconds since the epoch. `say(event, **facts)` hears
     of loads, unloads and failures.
@@ -54,7 +56,7 @@ class Supervisor:
         max_queue: int = 512,
         patience: float = 0.0,
         max_loaded: int = 0,
-        free: Callable[[], Mapping[Device, int]] = _unknown,
+        free: Callable[[], Awaitable[Mapping[Device, int]]] | None = None,
         load_timeout: float = 300.0,
         drain_timeout: float = 300.0,
         naps: Sequence[float] = (),
@@ -66,6 +68,12 @@ class Supervisor:
         self._load_timeout, self._say = load_timeout, say
         self._patience = patience
         self._free, self._drain_timeout, self._naps = free, drain_timeout, tuple(naps)
+        self._room: Mapping[Device, int] = {}
+        """What is free, until then or until a model comes or goes."""
+        self._room_until = -math.inf
+        self._comings = 0
+        """How often a model has come or gone."""
+        self._looking = False
         self._models: dict[str, Model] = {}
         self._orders = count(1)
         self._waiting = 0
@@ -161,10 +169,11 @@ class Supervisor:
         for model in models:
             self._refuse(model, ShuttingDown())
             model.open = None
-            if model.load is not None:
-                model.load.cancel()
+            if model.under_way is not None:
+                model.under_way.cancel()
         # One engine that cannot be ended must not keep the others alive: their errors are looked at last.
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # one that ends may begin another
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         ended = [self._end(model) for model in models if model.run is not None]
         outcomes = await asyncio.gather(*ended, return_exceptions=True)
         for model in models:
@@ -197,7 +206,7 @@ class Supervisor:
             if self._patience:
                 await self._has_room(model, waiter)
             return await waiter.future
-        except (asyncio.CancelledError, WaitedTooLong):
+        except BaseException:  # also what is no error of ours: else it would wait, and be counted, for ever
             self._dropped(model, waiter)
             raise
 
@@ -223,10 +232,13 @@ class Supervisor:
         return model
 
     def _dropped(self, model: Model, waiter: Waiter) -> None:
-        """A caller was cancelled: before it was his turn, or between that and his waking up."""
+        """A caller does not wait any more: he has his error, or was cancelled before it was his turn, or between that
+        and his waking up."""
         if waiter in model.waiting:
             model.waiting.remove(waiter)
             self._waiting -= 1
+            if not model.waiting and model.state == "failed":
+                model.without = frozenset()  # nobody is left for whom others would make room
             self._advance()
         elif not waiter.future.cancelled() and waiter.future.exception() is None:
             waiter.future.result().release()
@@ -251,41 +263,63 @@ class Supervisor:
         """Decides and does what follows from it. Called after every change; never waits."""
         if self._stopping:
             return
-        standings = [model.standing() for model in self._models.values()]
-        # Asking the system and the GPUs costs a millisecond, and matters only to who would be started.
-        starts = any(model.would_start() for model in self._models.values())
         now = self._now()
-        plan = decide(standings, max_loaded=self._max_loaded, now=now, free=self._free() if starts else None)
+        # Asking the system and the GPUs costs something, and matters only to who would be started.
+        starts = any(model.would_take_memory(now) for model in self._models.values())
+        if starts and self._free is not None and now >= self._room_until:
+            if not self._looking:
+                self._looking = True
+                self._spawn(self._look(self._free), "look what memory is free")
+            return  # it is decided when that is known
+        standings = [model.standing() for model in self._models.values()]
+        plan = decide(standings, max_loaded=self._max_loaded, now=now, free=self._room if starts else None)
         for name in plan.serve:
             self._serve(self._models[name])
         for name in plan.start:
             model = self._models[name]
-            model.state, model.began = "starting", now
             spec = model.waiting[0].spec if model.waiting else model.spec
             model.claim = self._engines[spec.engine].claim(spec)
-            model.load = self._spawn(self._load(model, spec), f"load {name}")
+            model.state, model.began = "starting", now
+            model.under_way = self._spawn(self._load(model, spec), f"load {name}")
         for name in plan.forget:
             self._models[name].let_go()
         for name in plan.wake:
             model = self._models[name]
             model.state = "waking"
-            self._spawn(self._wake(model), f"wake {name}")
+            model.under_way = self._spawn(self._wake(model), f"wake {name}")
         for name, level in plan.sleep:
             model = self._models[name]
             model.state = "dozing"
-            self._spawn(self._doze(model, level), f"put {name} to sleep")
+            model.under_way = self._spawn(self._doze(model, level), f"put {name} to sleep")
         for name in plan.cut:
             self._say("requests cut", model=name, seconds=self._drain_timeout)
         for name in (*plan.stop, *plan.cut):
-            model = self._models[name]
-            model.state = "stopping"
-            self._spawn(self._end(model), f"stop {name}")
+            self._begin_end(self._models[name])
         for name, model in self._models.items():
             held = name in plan.hold
             model.cut_at = min(model.cut_at, now + self._drain_timeout) if held else math.inf
         self._open(plan)
         cuts = (model.cut_at for model in self._models.values() if model.cut_at > now)
         self._set_alarm(min(plan.wake_at, *cuts, math.inf))
+
+    async def _look(self, free: Callable[[], Awaitable[Mapping[Device, int]]]) -> None:
+        """Asks what is free, again if a model came or went meanwhile, and decides."""
+        comings = -1
+        while comings != self._comings:
+            comings = self._comings
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    self._room = await free()
+            except Exception:  # whatever it is: what nobody knows must not keep callers waiting for ever
+                self._room = {}
+        self._room_until, self._looking = self._now() + FRESH_SECONDS, False
+        self._advance()
+
+    def _came_or_went(self) -> None:
+        """A model takes memory that it did not, or gave some back: what was free before does not count any more."""
+        self._comings += 1
+        self._room_until = -math.inf
+        self._advance()
 
     def _open(self, plan: Plan) -> None:
         for name, model in self._models.items():
@@ -326,30 +360,43 @@ class Supervisor:
                 replica = await model.engine.start(spec, progressed)
         except TimeoutError:
             reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
-            self._load_failed(model, EngineStartFailed(model=spec.name, reason=reason))
+            self._load_failed(model, spec, EngineStartFailed(model=spec.name, reason=reason))
         except Exception as error:  # a defect of an engine must not leave callers waiting for ever
-            self._load_failed(model, error)
+            self._load_failed(model, spec, error)
         else:
             now = self._now()
             model.begins(Run(model, spec, replica, now), now)
             replica.when_ended(lambda: self._notice_death(model))
             self._say("model loaded", model=spec.name, seconds=round(now - began, 3), pid=replica.pid)
-        model.load = model.progress = None
-        self._advance()
+        model.under_way = model.progress = None
+        self._came_or_went()
 
-    def _load_failed(self, model: Model, error: Exception) -> None:
-        beside = any(other.run is not None for other in self._models.values() if other is not model)
-        if isinstance(error, EngineStartFailed) and error.out_of_memory and beside and not model.alone:
-            # Once more, when it is alone: what was free was not enough, and others can make room.
-            self._say("model starts again alone", model=model.spec.name, error=str(error))
-            model.state, model.alone = "stopped", True
-            return
-        model.alone = False
+    def _load_failed(self, model: Model, spec: ModelSpec, error: Exception) -> None:
         model.not_started(self._now(), error)
-        self._say("model not loaded", model=model.spec.name, error=str(error))
+        if isinstance(error, EngineStartFailed) and error.out_of_memory:
+            model.ran_out_of_memory(spec, self._rivals(model, error.gpus))
+        again = {"without": sorted(model.without)} if model.without else {}
+        event = "model starts again alone" if again else "model not loaded"
+        self._say(event, model=model.spec.name, error=str(error), **again)
         model.gone()
         if model.gave_up():
             self._refuse(model, error)
+
+    def _rivals(self, model: Model, gpus: frozenset[str]) -> frozenset[str]:
+        """The models that have memory which a start of this one lacked: of its device, and on its GPUs if these are known."""
+        found = set()
+        for name, other in self._models.items():
+            if other is model or other.run is None or other.state == "sleeping" or not other.engine.occupies:
+                continue
+            theirs = other.run.replica.gpus
+            if other.claim.device == model.claim.device and not (gpus and theirs and gpus.isdisjoint(theirs)):
+                found.add(name)
+        return frozenset(found)
+
+    def _begin_end(self, model: Model) -> None:
+        """A task of its own, whoever begins it: what ends an engine is never cancelled."""
+        model.state, model.under_way = "stopping", None
+        self._spawn(self._end(model), f"stop {model.spec.name}")
 
     async def _end(self, model: Model) -> None:
         run, model.state, model.open = model.run, "stopping", None
@@ -361,36 +408,45 @@ class Supervisor:
             model.let_go()
             self._say("model unloaded", model=model.spec.name)
             model.gone()
-            self._advance()
+            self._came_or_went()
 
     async def _doze(self, model: Model, level: int) -> None:
         run = model.run
         assert run is not None
         try:
-            await model.engine.sleep(run.replica, level)
-        except EngineError as error:
-            self._say("model does not sleep", model=model.spec.name, error=str(error))
-            return await self._end(model)
+            async with asyncio.timeout(self._load_timeout):
+                await model.engine.sleep(run.replica, level)
+        except (EngineError, TimeoutError) as error:
+            self._say("model does not sleep", model=model.spec.name, error=self._told(error))
+            return self._begin_end(model)
+        model.under_way = None
         if run.replica.died() is None:
             model.sleeps(level, self._now())
             self._say("model sleeps", model=model.spec.name, level=level)
         else:
             model.state = "ready"  # so that its death is noticed as any other
             self._notice_death(model)
-        self._advance()
+        self._came_or_went()
 
     async def _wake(self, model: Model) -> None:
         run, began = model.run, self._now()
         assert run is not None
         try:
-            await model.engine.wake(run.replica)
-        except EngineError as error:
-            self._say("model does not wake", model=model.spec.name, error=str(error))
-            return await self._end(model)
+            async with asyncio.timeout(self._load_timeout):
+                await model.engine.wake(run.replica)
+        except (EngineError, TimeoutError) as error:
+            self._say("model does not wake", model=model.spec.name, error=self._told(error))
+            return self._begin_end(model)
+        model.under_way = None
         model.wakes(self._now())
         self._notice_death(model)
         self._say("model wakes", model=model.spec.name, seconds=round(self._now() - began, 3))
-        self._advance()
+        self._came_or_went()
+
+    def _told(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"it took longer than {self._load_timeout:g} s (--load-timeout)."
+        return str(error)
 
     def _notice_deaths(self) -> None:
         for model in self._models.values():
@@ -411,9 +467,13 @@ class Supervisor:
             model.revive_at = math.inf
         self._say("engine died", model=model.spec.name, last_words=last_words)
         model.gone()
-        self._spawn(model.engine.stop(run.replica), f"clear {model.spec.name}")
+        self._spawn(self._clear(model.engine, run.replica), f"clear {model.spec.name}")
         # Whoever notices, and whatever becomes of him: others may wait for the room, or for it to be idle.
-        self._loop.call_soon(self._advance)
+        self._loop.call_soon(self._came_or_went)
+
+    async def _clear(self, engine: Engine, replica: Replica) -> None:
+        await engine.stop(replica)
+        self._came_or_went()
 
     # ---- inside
 

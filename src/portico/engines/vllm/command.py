@@ -13,7 +13,7 @@ from portico.messages import Value
 CPU_KV_BYTES = 1 << 30
 """vLLM on a CPU takes half of the machine's memory for its KV cache unless it is told."""
 _GIB = 1 << 30
-_PARSERS = ("--tool-call-parser", "--reasoning-parser", "--enable-auto-tool-choice")
+_AUTO_TOOLS = "--enable-auto-tool-choice"
 _EAGER = ("--enforce-eager", "--no-enforce-eager", "--compilation-config", "-cc", "-O")
 
 
@@ -28,6 +28,8 @@ class Place(Value, frozen=True, kw_only=True):
     """Compiled kernels and graphs, kept from one start to the next: the second start of a model is much faster."""
     template: Path | None = None
     """A chat template used instead of the model's own."""
+    gpus: str | None = None
+    """Numbers of the GPUs it is to use, as CUDA_VISIBLE_DEVICES has them; None: those that vLLM sees."""
     offline: bool = False
     """All files are here; the hub is not asked. Without it a machine that cannot reach the hub waits for it."""
 
@@ -83,17 +85,26 @@ def _options(spec: ModelSpec) -> list[str]:
 
 
 def _parsers(spec: ModelSpec) -> list[str]:
-    """Those that were asked for, else those of the model's family; none where the arguments name some."""
+    """Those that were asked for, else those of the model's family. One that stands in the arguments takes the place
+    of ours of its kind."""
     options = spec.vllm
-    if any(_names(each) in _PARSERS for each in options.args):
-        return []
+    given = {_names(each) for each in options.args}
     known = family(spec.facts.class_name, spec.facts.architecture, spec.source)
     tools = options.tool_call_parser if options.tool_call_parser is not None else known and known.tool_parser
     reasoning = (
         options.reasoning_parser if options.reasoning_parser is not None else known and known.reasoning_parser
     )
-    argv = ["--enable-auto-tool-choice", "--tool-call-parser", tools] if tools else []
-    return argv + (["--reasoning-parser", reasoning] if reasoning else [])
+    argv = []
+    if tools and "--tool-call-parser" not in given:
+        # vLLM takes neither without the other; the switch may stand in the arguments already.
+        argv += (
+            ["--tool-call-parser", tools]
+            if _AUTO_TOOLS in given
+            else [_AUTO_TOOLS, "--tool-call-parser", tools]
+        )
+    if reasoning and "--reasoning-parser" not in given:
+        argv += ["--reasoning-parser", reasoning]
+    return argv
 
 
 def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, str]:
@@ -105,10 +116,15 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
         "VLLM_DISABLE_LOG_LOGO": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": "86400",  # how long a start may take is ours to say: by its progress
         "PYTHONUNBUFFERED": "1",
+        # `python -m` looks into the working folder first: a checkout of vLLM, or a file that is called like one of the
+        # modules it imports, would be loaded instead.
+        "PYTHONSAFEPATH": "1",
         # vLLM gives its processes titles, which setproctitle would write over their environment: the mark by which
         # they are found would be gone.
         "SPT_NOENV": "1",
     }
+    if place.gpus is not None:
+        found |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": place.gpus}
     if place.offline:
         found["HF_HUB_OFFLINE"] = "1"
     if spec.vllm.sleep:
@@ -121,4 +137,5 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
 
 
 def _names(argument: str) -> str:
-    return argument.partition("=")[0]
+    """The flag that an argument is, as vLLM understands it: it takes _ for - too."""
+    return argument.partition("=")[0].replace("_", "-")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import re
 import secrets
 import socket as sockets_of_python
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from portico.dialects.spelling import VLLM
 from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
-from portico.engines.gpus import Gpu, gpus
+from portico.engines.gpus import Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
@@ -40,10 +43,12 @@ LOOK_SECONDS = 0.2
 """Seconds between two looks at what a start says, and whether it answers."""
 END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
+MEASURE_SECONDS = 3.0
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
 """Brings a model's files here, where they are not; returns it as it is to be started then."""
+WAITS = Progress(stage="waiting for another start")
 ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
 LIMITS = Limits()
 
@@ -64,10 +69,12 @@ class VllmReplica(RemoteReplica):
         *,
         mark: str,
         place: Place,
+        device: Literal["cpu", "gpu"],
     ) -> None:
         super().__init__(spec, upstream, context)
         self.abilities = ABILITIES
-        self.child, self.mark, self.place = child, mark, place
+        self.child, self.mark, self.place, self.device = child, mark, place, device
+        self.gpus = named(place)
         self.pid = child.pid
         self.watch: Watch | None = None
         self.level = 0
@@ -87,18 +94,36 @@ class VllmReplica(RemoteReplica):
         self.child.when_ended(tell)
 
     def takes(self) -> int | None:
-        """Bytes that its processes hold, of GPUs where they hold any there, else of the host; None: unknown, or it
-        sleeps, or is dead."""
+        """Bytes that its processes hold, of GPUs if it runs on these, else of the host; None: unknown, or it sleeps, or is
+        dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
+        Asks the driver: not in an event loop."""
         if self.watch is None or self.level or self.died() is not None:
             return None
-        on_gpus = sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members)
-        return on_gpus or self.watch.resident or None
+        if self.device == "cpu":
+            return self.watch.resident or None
+        return sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members) or None
+
+    def computes(self) -> bool | None:
+        """Whether one of its GPUs does, for whomever; None: nobody knows. Asks the driver: not in an event loop."""
+        if self.device == "cpu":
+            return False
+        busy = [gpu.busy for gpu in gpus() if str(gpu.index) in self.gpus]
+        if any(busy):
+            return True
+        return None if not busy or None in busy or len(busy) < len(self.gpus) else False
 
     async def tell(self, path: str, body: object = None) -> None:
-        """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering."""
-        answer = await self.upstream.fetch("POST", path, msgspec.json.encode(body or {}))
-        if answer.status != 200:
-            raise UpstreamFailed(f"vLLM answered POST {path} with {answer.status}.", status=502)
+        """One of vLLM's developer routes. Raises UpstreamFailed and what keeps it from answering. How long it may take is
+        its caller's to say: reading weights again may take longer than the first byte of an answer to a request."""
+        reply = await self.upstream.request(
+            "POST", path, msgspec.json.encode(body or {}), first_byte=math.inf
+        )
+        try:
+            await reply.read()
+        finally:
+            reply.close()
+        if reply.status != 200:
+            raise UpstreamFailed(f"vLLM answered POST {path} with {reply.status}.", status=502)
 
     def ends(self, reason: str) -> None:
         """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
@@ -133,7 +158,7 @@ class Vllm:
         measured = self._measured.get(spec)
         return Claim(
             device=device,
-            memory=measured if measured is not None else estimate(spec, device, gpus()),
+            memory=measured if measured is not None else estimate(spec, device, self._gpus()),
             deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
         )
 
@@ -159,6 +184,19 @@ class Vllm:
         self._measured = Measured(home / "engines" / "memory.json")
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
+        self._present: tuple[Gpu, ...] = ()
+
+    def _gpus(self) -> tuple[Gpu, ...]:
+        """As they were seen first: how large they are does not change, and who claims does so in the event loop."""
+        if not self._present:
+            present = gpus()
+            self._present = visible(present, self._visible) or present
+        return self._present
+
+    def look(self) -> None:
+        """Looks for GPUs, so that claims need not. Blocks, for seconds where nobody uses them."""
+        if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
+            self._gpus()
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
@@ -169,34 +207,46 @@ class Vllm:
         and what to change."""
         install = self._install or self._found(spec)
         local = await self._fetch(spec, progressed)
-        async with self._starting:
+        with _is_well(progressed):
+            await self._starting.acquire()
+        try:
             return await self._start(spec, local, install, progressed)
+        finally:
+            self._starting.release()
 
     async def _start(
         self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
     ) -> VllmReplica:
         """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
         mark = new_mark()
-        place = self._place(local, mark)
-        marks = {MARK: mark}
+        chosen = None
         if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
-            marks |= {
-                "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-                "CUDA_VISIBLE_DEVICES": chosen_gpus(spec, present, self._visible),
-            }
-        child = self._launch(spec, command(local, install, place, more=marks))
+            chosen = chosen_gpus(spec, present, self._visible)
+        place = self._place(local, mark, chosen)
+        child = self._launch(spec, command(local, install, place, more={MARK: mark}))
         upstream = self._upstream(place)
         try:
             self._running.note(mark, model=spec.name, pid=child.pid)
             await self._ready(spec, child, upstream, place, progressed)
             replica = VllmReplica(
-                spec, upstream, await self._context(upstream), child, mark=mark, place=place
+                spec,
+                upstream,
+                await self._context(upstream),
+                child,
+                mark=mark,
+                place=place,
+                device=install.device,
             )
             # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
             at_once = (spec.vllm.max_num_seqs or MOST_AT_ONCE) + AHEAD
             replica.turns = Turns(at_once, max_waiting=self._max_waiting, patience=self._patience)
             replica.watch = Watch(
-                ProcessTree(child.pid), upstream, probe=replica.ask, dead=replica.ends, limits=self._limits
+                ProcessTree(child.pid),
+                upstream,
+                probe=replica.ask,
+                dead=replica.ends,
+                computes=replica.computes,
+                limits=self._limits,
             )
             await replica.watch.begin()
         except BaseException:
@@ -208,16 +258,18 @@ class Vllm:
         return replica
 
     async def stop(self, replica: VllmReplica) -> None:
-        self._note_memory(replica)
-        if replica.watch is not None:
-            replica.watch.stop()
-        replica.upstream.close()
-        await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
-        self._forget(replica.mark, replica.place)
+        try:
+            await self._note_memory(replica)
+        finally:  # whatever the driver does: what is not ended here lives on with all its memory
+            if replica.watch is not None:
+                replica.watch.stop()
+            replica.upstream.close()
+            await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
+            self._forget(replica.mark, replica.place)
 
     async def sleep(self, replica: VllmReplica, level: int) -> None:
         """Level 1 moves the weights to the host's memory, level 2 drops them; both drop the KV cache."""
-        self._note_memory(replica)
+        await self._note_memory(replica)
         assert replica.watch is not None
         replica.watch.pause()
         if replica.level:
@@ -239,9 +291,13 @@ class Vllm:
         assert replica.watch is not None
         replica.watch.resume()
 
-    def _note_memory(self, replica: VllmReplica) -> None:
-        if (taken := replica.takes()) is not None:
-            self._measured.note(replica.spec, taken)
+    async def _note_memory(self, replica: VllmReplica) -> None:
+        """Measures it once more, if the driver tells at once: better to know less than to wait for a GPU that hangs."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEASURE_SECONDS):
+                taken = await asyncio.to_thread(replica.takes)
+            if taken is not None:
+                self._measured.note(replica.spec, taken)
 
     # ---- a start
 
@@ -254,7 +310,7 @@ class Vllm:
             raise EngineStartFailed(model=spec.name, reason=reason)
         return installed[0]
 
-    def _place(self, spec: ModelSpec, mark: str) -> Place:
+    def _place(self, spec: ModelSpec, mark: str, chosen: str | None) -> Place:
         socket, port = (sockets.new(), None) if spec.vllm.port is None else (None, spec.vllm.port)
         if socket is None and port is None:
             port = free_port()
@@ -269,6 +325,7 @@ class Vllm:
             key=secrets.token_urlsafe(24),
             cache=self._home / "engines" / "cache",
             template=template,
+            gpus=chosen,
             offline=Path(spec.source).exists(),
         )
 
@@ -300,7 +357,7 @@ class Vllm:
                 seen = count
                 progressed()
             if child.exit_code is not None:
-                raise start_failed(spec, child.log, child.exit_code, place.port)
+                raise start_failed(spec, child.log, child.exit_code, place)
             if stages.now.name in ("warming up", "ready") and await answers(upstream):
                 return
             await asyncio.sleep(LOOK_SECONDS)
@@ -319,19 +376,36 @@ class Vllm:
             place.template.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _is_well(progressed: Progressed) -> Iterator[None]:
+    """Says so again and again until the block ends. Whoever waits for another start does nothing that could be seen,
+    and would be taken for one that hangs."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def tell() -> None:
+        nonlocal timer
+        progressed(WAITS)
+        timer = loop.call_later(LOOK_SECONDS, tell)
+
+    timer = loop.call_later(LOOK_SECONDS, tell)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def gpu_count(spec: ModelSpec) -> int:
     return (spec.vllm.tensor_parallel_size or 1) * (spec.vllm.pipeline_parallel_size or 1)
 
 
-def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], visible: str | None) -> str:
+def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> str:
     """The GPUs for a model: those with the most free memory, of those that may be used. vLLM by itself takes the first
-    ones, also where a model is there already. What was asked for by other than numbers is left as it is."""
-    allowed = list(present)
-    if visible is not None:
-        numbers = [word.strip() for word in visible.split(",") if word.strip()]
-        if not all(word.isdigit() for word in numbers):
-            return visible
-        allowed = [gpu for gpu in present if str(gpu.index) in numbers]
+    ones, also where a model is there already. `said`: CUDA_VISIBLE_DEVICES; where none of them is found by it, it is left
+    as it is."""
+    allowed = visible(present, said)
+    if allowed is None or (said and not allowed):
+        return said or ""
     best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec)]
     return ",".join(str(index) for index in sorted(gpu.index for gpu in best))
 
@@ -369,8 +443,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> EngineStartFailed:
-    failure = why(log.lines(), code, model=spec.name, port=port)
+def named(place: Place) -> frozenset[str]:
+    """The GPUs, one by one; empty: nobody knows which."""
+    return frozenset(place.gpus.split(",")) if place.gpus else frozenset()
+
+
+def start_failed(spec: ModelSpec, log: Log, code: int, place: Place) -> EngineStartFailed:
+    failure = why(log.lines(), code, model=spec.name, port=place.port)
     reason = f"{failure.reason} {failure.do}".strip()
     return EngineStartFailed(
         model=spec.name,
@@ -378,6 +457,7 @@ def start_failed(spec: ModelSpec, log: Log, code: int, port: int | None) -> Engi
         exit_code=code,
         log_tail=" | ".join(failure.tail[-3:]),
         out_of_memory=failure.code in ("out_of_memory", "kv_cache_too_small"),
+        gpus=named(place),
     )
 
 

@@ -2,7 +2,8 @@
 
 vLLM's /health, /v1/models and /metrics go on answering 200 when the process that computes is stopped or hangs, and a
 timeout of theirs means that it is busy. So what counts is whether tokens move while there is work, and whether the
-processes use the CPU meanwhile: a long prefill does, a dead process does not.
+processes use the CPU meanwhile, or their GPUs compute: a long prefill does, a dead process does not. On a GPU the CPU
+alone says nothing: vLLM sleeps until a step is done.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ class Limits(Value, frozen=True, kw_only=True):
     stopped: float = 4.0
     """One of its processes may be stopped (SIGSTOP, a debugger)."""
     silent: float = 10.0
-    """Work makes no progress, and no process uses the CPU: nobody works on it."""
+    """Work makes no progress, no process uses the CPU, and none of its GPUs computes: nobody works on it."""
+    unseen: float = 120.0
+    """The same where a GPU does not tell whether it computes: longer than one step of a large model may take."""
     spinning: float = 300.0
-    """Work makes no progress though the CPU is used: one step of a large model on a loaded machine may take long,
+    """Work makes no progress though the CPU is used or a GPU computes: one step of a large model on a loaded machine may take long,
     and what hangs on a GPU often spins."""
     idle: float = 20.0
     """Nothing was asked, so nothing is known: it is asked for one token."""
@@ -36,6 +39,8 @@ class Look(Value, frozen=True, kw_only=True):
     """Seconds on a clock that never goes back."""
     cpu: float
     """CPU seconds all its processes have used so far."""
+    gpu: bool | None = False
+    """One of its GPUs computes; False: none does, or it has none; None: they do not tell."""
     stopped: int | None = None
     """Number of a process that is stopped."""
     running: int | None = None
@@ -66,7 +71,8 @@ class Health:
     def verdict(self, look: Look) -> Verdict:
         """1. A process is stopped, and stays so: end it.
         2. It was seen to go on, or there is nothing to do: well; if that has been so for long, probe it.
-        3. There is work and nothing moves: well for `spinning` while the CPU is used, else for `silent`.
+        3. There is work and nothing moves: well for `spinning` while the CPU is used or a GPU computes, else for `silent`,
+           or for `unseen` where nobody knows of the GPU.
         """
         limits, last, self._last = self._limits, self._last, look
         if look.stopped is None:
@@ -75,7 +81,7 @@ class Health:
             self._stopped_since = look.at
         elif look.at - self._stopped_since >= limits.stopped:  # (1)
             return f"its process {look.stopped} has been stopped for {look.at - self._stopped_since:.0f} s"
-        if last is None or look.cpu - last.cpu > LEAST_CPU * (look.at - last.at):
+        if last is None or look.gpu or look.cpu - last.cpu > LEAST_CPU * (look.at - last.at):
             self._busy_at = look.at
         moved = look.running is not None and look.moved != self._moved
         if moved:
@@ -88,7 +94,7 @@ class Health:
             self._progress = look.at  # the work has only just come
             self._busy_at = look.at
         silent, unmoved = look.at - max(self._busy_at, self._progress), look.at - self._progress
-        if silent >= limits.silent:  # (3)
+        if silent >= (limits.unseen if look.gpu is None else limits.silent):  # (3)
             return f"it has made no progress and used no CPU for {silent:.0f} s"
         if unmoved >= limits.spinning:
             return f"it has made no progress for {unmoved:.0f} s"

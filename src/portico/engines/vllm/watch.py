@@ -76,6 +76,8 @@ class Watch:
     """Owns the watching of one engine, from `begin` to `stop`.
 
     `probe` asks the engine for a token and returns when it has come. `dead` is called, once, with what is wrong.
+    `computes` says whether one of its GPUs does, None if nobody knows; it is asked in a thread, and only while nothing
+    else is seen to go on.
     """
 
     def __init__(
@@ -85,12 +87,15 @@ class Watch:
         *,
         probe: Callable[[], asyncio.Task[None]],
         dead: Callable[[str], None],
+        computes: Callable[[], bool | None] = lambda: False,
         limits: Limits,
         every: float = LOOK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tree, self._upstream, self._limits = tree, upstream, limits
         self._probe, self._dead, self._every, self._clock = probe, dead, every, clock
+        self._computes = computes
+        self._moved = -1.0
         self._asked: asyncio.Task[None] | None = None
         self._paused = False
         self._task: asyncio.Task[None] | None = None
@@ -148,14 +153,24 @@ class Watch:
         if self._asked is not None and self._asked.done():
             self._asked = None
         now = self.counted_now
+        stands_still = now is None or now.moved == self._moved
+        self._moved = -1.0 if now is None else now.moved
         return Look(
             at=self._clock(),
             cpu=processes.cpu,
+            gpu=await self._ask_the_gpus() if stands_still else False,
             stopped=processes.stopped,
             running=None if now is None else now.running,
             moved=0.0 if now is None else now.moved,
             asked=self._asked is not None,
         )
+
+    async def _ask_the_gpus(self) -> bool | None:
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await asyncio.to_thread(self._computes)
+        except TimeoutError:
+            return None
 
     async def _ask(self) -> Counted | None:
         try:
