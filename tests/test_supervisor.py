@@ -863,15 +863,18 @@ async def test_what_is_free_is_asked_again_when_a_model_went_while_it_was_asked(
 
     told.set()
     world = sleepy(free=free)
-    lease = await world.ask(spec("b", keep_alive=0))
+    world.engine.claims["x"] = Claim(device="gpu", memory=30)
+    await world.ask(spec("x"))
+    await world.ask(spec("b", keep_alive=0))
     told.clear()
     asked.clear()
     waiting = world.ask(spec("a"))
     await asked.wait()
-    world.engine.replicas[0].crash()
-    lease.release()
+    world.engine.replicas[1].crash()
+    await settled()
     told.set()
-    assert (await waiting).replica.spec.name == "a" and world.engine.most_memory["gpu"] == 60
+    await asyncio.wait([waiting], timeout=1)
+    assert waiting.done() and world.engine.most_memory["gpu"] == 90
 
 
 @in_virtual_time

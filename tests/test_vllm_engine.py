@@ -404,6 +404,23 @@ async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
             await engine.sleep(replica, 1)
 
 
+def test_claims_do_not_ask_the_driver_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made in the event loop."""
+    asked: list[int] = []
+
+    def present() -> tuple[Gpu, ...]:
+        asked.append(1)
+        return tuple(Gpu(index=at, name="GPU", total=100 * (at + 1), free=0) for at in range(3))
+
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", present)
+    engine = Vllm(tmp_path, install=FAKE, visible="0,1")
+    engine.look()
+    assert {engine.claim(spec()).memory for _ in range(3)} == {180}, (
+        "nine tenths of the largest that may be used"
+    )
+    assert len(asked) == 1
+
+
 async def measured(home: Path, install: Install, present: Callable[[], tuple[Gpu, ...]]) -> int:
     """The claim after one run. `present`: what the driver says once it runs."""
     engine = Vllm(home, install=install, limits=QUICK)

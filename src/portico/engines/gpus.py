@@ -12,7 +12,8 @@ from typing import Any
 
 from portico.messages import Value
 
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+"""Longer than the driver takes to wake GPUs that nobody uses."""
 _asking = threading.Lock()
 """One asks the driver at a time: where it hangs, one thread hangs, and not one more each time that somebody looks."""
 

@@ -23,7 +23,7 @@ from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown, W
 
 __all__ = ["Lease", "ReplicaStatus", "Supervisor"]
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 5.0
 """How long is waited for what is free: where the driver of a GPU hangs, models are started without knowing."""
 FRESH_SECONDS = 1.0
 """What is free holds for so long, while none of our models comes or goes."""
@@ -38,11 +38,10 @@ class Supervisor:
     `max_queue` callers may wait for models, further ones get Busy. `patience`: seconds each of them waits until there
     is room for its model; 0: as long as it takes. `max_loaded` models take memory at once; 0: no limit. `free` tells
     the bytes that are free now, by device; it is asked when somebody waits for a start, and None knows nothing.
-    `load_timeout`: seconds a start may take without being seen to go on, and going to sleep or waking up at
-    all. `drain_timeout`: seconds that running
-    requests get when another model needs their model's place. `naps`: seconds of idleness until a model that can
-    sleep does, and then until it sleeps deeper. `clock` gives seconds since the epoch. `say(event, **facts)` hears
-    of loads, unloads and failures.
+    `load_timeout`: seconds a start may take without being seen to go on, and waking up or going to sleep in all.
+    `drain_timeout`: seconds that running requests get when another model needs their model's place. `naps`: seconds
+    of idleness until a model that can sleep does, and then until it sleeps deeper. `clock` gives seconds since the
+    epoch. `say(event, **facts)` hears of loads, unloads and failures.
 
     A load goes on when everybody who waited for it has left: what it costs has been paid for the most part, and
     who leaves often comes back. It then expires like any other idle model, and gives way to a model that is
@@ -376,7 +375,7 @@ class Supervisor:
         if isinstance(error, EngineStartFailed) and error.out_of_memory:
             model.ran_out_of_memory(spec, self._rivals(model, error.gpus))
         again = {"without": sorted(model.without)} if model.without else {}
-        event = "model starts again alone" if again else "model not loaded"
+        event = "model starts again without others" if again else "model not loaded"
         self._say(event, model=model.spec.name, error=str(error), **again)
         model.gone()
         if model.gave_up():
