@@ -19,7 +19,7 @@ from portico.library import Library
 from portico.library import Progress as Pulled
 
 STAGE = "downloading"
-_OF_THE_HUB = ("--revision", "--code-revision", "--trust-remote-code", "--download-dir", "--load-format")
+_OF_THE_HUB = ("--revision", "--trust-remote-code", "--download-dir", "--load-format")
 """Arguments of vLLM with which it needs other files than a pull brings, or brings them itself."""
 
 
