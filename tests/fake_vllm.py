@@ -197,7 +197,14 @@ class Server:
                     503, "The engine is currently busy. Try on a different instance.", "ServiceUnavailable"
                 )
             if self.fails_now():  # its processes live on for a while
-                return out.error(500, ENGINE_DEAD, "InternalServerError")
+                if not given.get("stream"):
+                    return out.error(500, ENGINE_DEAD, "InternalServerError")
+                out.begin()  # vLLM sends the head before it asks its core
+                await out.event(
+                    {"error": {"message": ENGINE_DEAD, "type": "InternalServerError", "code": 500}}
+                )
+                await out.event("[DONE]")
+                return out.end()
             return await handle(given, out)
         if path in ("/health", "/ping"):
             return out.whole(200, None)

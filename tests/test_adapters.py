@@ -13,7 +13,10 @@ from fake_engines import serve_fakes
 from live_server import LiveServer
 from portico.config import Config, ModelEntry
 from portico.configured import configured
+from portico.engines import ModelSpec
+from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError
+from portico.gateway.models import Models, Served
 from portico.library import HubSettings, Library
 
 HI = [{"role": "user", "content": "hi there"}]
@@ -72,9 +75,23 @@ def test_an_adapter_that_is_not_there_is_not_found(server: LiveServer) -> None:
             ModelEntry(name="org/n", lora_modules={"a": "/b"}),
         ],
         [ModelEntry(name="org/m", lora_modules={"org/n:latest": "/a"}), ModelEntry(name="org/n")],
+        [ModelEntry(name="org/m", lora_modules={"SQL": "/a", "sql": "/b"})],
+        [ModelEntry(name="org/m", served_names=("sql",), lora_modules={"sql": "/a"})],
     ],
 )
 async def test_a_name_means_one_thing(tmp_path: Path, models: list[ModelEntry]) -> None:
     library = Library(tmp_path / "home", hub=HubSettings.read({}))
-    with pytest.raises(ConfigError, match="is taken by another model or adapter"):
+    with pytest.raises(ConfigError, match="is taken by another model, alias or adapter"):
         await configured(Config(models=tuple(models), engine="vllm"), library)
+
+
+async def test_a_model_of_the_library_does_not_hide_an_adapter() -> None:
+    spec = ModelSpec(
+        name="org/m", engine="vllm", source="org/m", vllm=VllmOptions(lora_modules=(("fin", "/a"),))
+    )
+    own = ModelSpec(name="fin", engine="llamacpp", source="/fin.gguf")
+    models = Models([spec], lambda: [Served(name="fin:latest", spec=own)])
+    await models.current()
+    for asked in ("fin", "fin:latest", "FIN"):
+        served = await models.resolve(asked)
+        assert (served.spec.name, served.adapter) == ("org/m", "fin")

@@ -77,6 +77,13 @@ def test_a_user_in_the_url_is_who_asks(library: Library) -> None:
     )
 
 
+def test_endpoints_are_given_no_more_at_once_either(library: Library) -> None:
+    config = Config(engine=URL)
+    entry = ModelEntry(name="far", parallel=3, endpoints=("http://other:8000/v1",))
+    ((_, copied),) = copies([configure(entry, config, library)], [entry], config).items()
+    assert [spec.parallel for spec in copied] == [3]
+
+
 def test_endpoints_get_the_models_key_alone(library: Library) -> None:
     config = Config(engine=URL, engine_api_key="sesame")
     for own, key in ((None, None), ("own", "own")):

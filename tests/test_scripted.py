@@ -622,6 +622,15 @@ def test_parts_that_only_the_engine_understands(
     assert refused.status_code == 400 and "At most 1 video" in refused.json()["error"]["message"]
 
 
+def test_a_word_that_looks_like_such_a_part(gateway: LiveServer, upstream: ScriptedUpstream) -> None:
+    """Then all is put for the engine as always: here the role that only some know."""
+    tool = {"type": "function", "function": {"name": "show", "parameters": {"properties": {"video_url": {}}}}}
+    asked = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "video_url"}]
+    assert post(gateway, "/v1/chat/completions", messages=asked, tools=[tool]).status_code == 200
+    sent = upstream.last("/v1/chat/completions")["messages"]
+    assert [message["role"] for message in sent] == ["system", "user"]
+
+
 def test_a_prompt_that_fills_the_context_to_the_last_token(
     gateway: LiveServer, upstream: ScriptedUpstream
 ) -> None:
@@ -633,6 +642,8 @@ def test_a_prompt_that_fills_the_context_to_the_last_token(
     assert error.json()["error"]["message"].count("8192") == 2
     nothing = post(gateway, "/v1/completions", prompt="x", max_tokens=0)
     assert nothing.status_code == 200 and nothing.json()["usage"]["completion_tokens"] == 0
+    two = post(gateway, "/v1/completions", prompt=["x", "y"], max_tokens=0).json()
+    assert [choice["index"] for choice in two["choices"]] == [0, 1]
     assert not upstream.requests("/v1/completions")
 
 

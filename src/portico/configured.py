@@ -63,20 +63,22 @@ async def configured(config: Config, library: Library, *, vllm_is_there: bool = 
     if config.served_model_names:
         first = specs[0]
         specs[0] = msgspec.structs.replace(first, aliases=(*first.aliases, *config.served_model_names))
-    _check_names(specs)
+    _check_names(specs, config)
     _check_ports(specs)
     return specs
 
 
-def _check_names(specs: Sequence[ModelSpec]) -> None:
+def _check_names(specs: Sequence[ModelSpec], config: Config) -> None:
     """An adapter is asked for by its name alone. Raises ConfigError for one that would hide something else."""
-    taken = {names.canonical(spec.name) for spec in specs}
+    aliases = (*config.aliases, *(alias for spec in specs for alias in spec.aliases))
+    taken = {names.canonical(name).casefold() for name in (*(spec.name for spec in specs), *aliases)}
     for spec in specs:
         for adapter, _ in spec.vllm.lora_modules:
-            name = names.canonical(adapter)
+            name = names.canonical(adapter).casefold()
             if name in taken:
                 raise ConfigError(
-                    f"lora_modules of model {spec.name!r}: the name {adapter!r} is taken by another model or adapter"
+                    f"lora_modules of model {spec.name!r}: the name {adapter!r} is taken by another model, alias or "
+                    "adapter"
                 )
             taken.add(name)
 
@@ -123,7 +125,7 @@ def copies(
             there = ModelEntry(
                 name=spec.served_name or spec.name,
                 context=entry.context,
-                **{field: getattr(entry, field) for field in ("api_key", *_ELSEWHERE_ONLY)},
+                **{field: getattr(entry, field) for field in ("api_key", "parallel", *_ELSEWHERE_ONLY)},
             )
             elsewhere = _on_a_server(there, config, url)
             name = f"{spec.name}@{shown(url)}"

@@ -82,6 +82,9 @@ class Gateway:
             self.meters.settle(account, status, gone=request.gone)  # (6)
             if traced is not None:
                 traced(status)
+            account.error = (
+                None  # its traceback holds the account, a ring that only the collector would break
+            )
             self.log.request(request.tag, request.method, request.path, status, account, note, said)
 
     async def _answer(self, request: Request) -> None:

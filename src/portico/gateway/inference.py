@@ -21,7 +21,6 @@ from portico.engines import Replica
 from portico.engines.thinking import thinks_unasked
 from portico.errors import (
     ContextLengthExceeded,
-    EngineDied,
     InvalidRequest,
     PorticoError,
     TemplateMissing,
@@ -30,7 +29,17 @@ from portico.errors import (
     UpstreamFailed,
     UpstreamUnreachable,
 )
-from portico.gateway.streams import Echoed, Events, ForcedCall, Joined, Reader, ReplyEvents, Told, obituary
+from portico.gateway.streams import (
+    Echoed,
+    Events,
+    ForcedCall,
+    Joined,
+    Reader,
+    ReplyEvents,
+    Told,
+    judged,
+    obituary,
+)
 from portico.messages import (
     ChatRequest,
     CompletionRequest,
@@ -57,8 +66,6 @@ COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 INFILL = "/infill"
 MOST_ANSWERS = 1024
-ENGINE_DEAD = "enginecore encountered an issue"
-"""What vLLM answers everything with, once the process that computes has failed and while it still goes down."""
 NO_ROOM = "max_tokens must be at least 1, got 0"
 """What vLLM says of a prompt that fills its context to the last token. Whoever asks for no tokens is answered here."""
 _MARKERS = 2
@@ -270,9 +277,14 @@ class Inference:
 
     async def _nothing(self, request: CompletionRequest, replica: Replica) -> Sequence[Event]:
         """A completion of no tokens: llama.cpp would make one."""
-        prompt = request.prompts[0]
-        tokens = prompt if not isinstance(prompt, str) else await replica.tokenize(prompt, special=True)
-        return (Finished(finish_reason="length"), Used(usage=Usage(input_tokens=len(tokens))))
+        read = 0
+        for prompt in request.prompts:
+            read += len(
+                prompt if not isinstance(prompt, str) else await replica.tokenize(prompt, special=True)
+            )
+        answers = range(len(request.prompts) * request.n)
+        ended = [Finished(finish_reason="length", index=index) for index in answers]
+        return (*ended, Used(usage=Usage(input_tokens=read)))
 
     async def _ask_completion(self, request: CompletionRequest, replica: Replica) -> Events:
         try:
@@ -393,17 +405,13 @@ def read_refusal(
     replica: Replica, status: int, body: bytes, retry_after: bytes | None = None
 ) -> PorticoError:
     """The engine's error in our words, where we have better ones; with its Retry-After, for the caller."""
-    error = openai.read_error(status, body)
+    error = judged(replica, openai.read_error(status, body))
     if retry_after is not None:
         error.headers = ((b"retry-after", retry_after),)
     if isinstance(error, UpstreamFailed):
         text = str(error).lower()
         if error.status == 400 and NO_ROOM in text and replica.context is not None:
             return ContextLengthExceeded(tokens=replica.context, limit=replica.context)
-        if error.status == 500 and ENGINE_DEAD in text:
-            if replica.pid is not None:
-                return EngineDied(model=replica.spec.name, log_tail=str(error))
-            return UpstreamFailed(str(error), status=503, code="engine_died")
         if (
             error.status < 500
             and "chat template" in text

@@ -251,12 +251,13 @@ class Models:
         for adapter in chain.from_iterable(map(self._adapters, self.configured)):
             known.setdefault(adapter.name, adapter)
         for served in shelf:
-            if own := known.get(names.canonical(served.spec.name)):
+            own = known.get(names.canonical(served.spec.name))
+            if own is not None and not own.adapter:
                 # A preset of a model named at the start runs on that very engine.
                 served = msgspec.structs.replace(
                     served, spec=own.spec, others=own.others, fallback=own.fallback, refusal=None
                 )
-            if served.name not in known or (own and own.name == served.name):
+            if served.name not in known or (own and own.name == served.name and not own.adapter):
                 known[served.name] = served
         first = {name: known[name] for name in self._named if name in known}
         return first | known

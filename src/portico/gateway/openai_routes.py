@@ -239,7 +239,35 @@ def is_plain(body: bytes, seen: openai.Peek) -> bool:
 def has_other_parts(body: bytes) -> bool:
     """A part that only the engine understands: the body goes to it as it is, and what is wrong with it the engine
     says."""
-    return b'"video_url"' in body or b'"input_audio"' in body or b'"audio_url"' in body
+    if not (b'"video_url"' in body or b'"input_audio"' in body or b'"audio_url"' in body):
+        return False
+    try:
+        said = _parts.decode(body)  # the word may also be a tool's parameter, or somebody's whole message
+    except msgspec.DecodeError:
+        return False
+    return any(
+        part.type in _OTHER_PARTS
+        for message in said.messages
+        if isinstance(message.content, list)
+        for part in message.content
+        if isinstance(part, _Part)
+    )
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str = ""
+
+
+class _Content(msgspec.Struct, gc=False):
+    content: str | list[_Part | str] | None = None
+
+
+class _Parts(msgspec.Struct, gc=False):
+    messages: list[_Content] = []
+
+
+_OTHER_PARTS = ("video_url", "input_audio", "audio_url")
+_parts = msgspec.json.Decoder(_Parts)
 
 
 def may_force(seen: openai.Peek) -> bool:

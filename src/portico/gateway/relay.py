@@ -16,7 +16,7 @@ from portico.dialects.framing import SSE_DONE, SSEReader, sse
 from portico.engines import Replica
 from portico.errors import PorticoError, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.gateway.inference import read_refusal
-from portico.gateway.streams import obituary
+from portico.gateway.streams import judged, obituary
 from portico.messages import Usage
 from portico.web import Reply, Request
 
@@ -195,7 +195,8 @@ async def _stream(request: Request, replica: Replica, reply: Reply, *, keep_usag
         if not (chunks.done or chunks.finished):
             raise UpstreamClosed(url=replica.upstream.url)
     except PorticoError as error:
-        final = await obituary(replica, error) if isinstance(error, UpstreamClosed) else error
+        gone = isinstance(error, UpstreamClosed)
+        final = await obituary(replica, error) if gone else judged(replica, error)  # type: ignore[arg-type]
         if not began:
             raise final from error
         account.failed(final)

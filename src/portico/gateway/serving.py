@@ -148,14 +148,14 @@ class Serving:
                 return await work(served, replica)
             except EngineError as error:
                 failed = is_replicas_fault(error)
-                if isinstance(error, EngineDied) and lease is not None and lease.replica.died() is None:
-                    lease.replica.condemn(str(error))
+                _believe(lease, error)
                 tried.append(spec.name)
                 if request.started or not may_try_again(error, tried, replicas=len(group)):
                     raise
             finally:
                 broke = request.account.error  # in the middle of a stream, which is told there and not raised
                 failed = failed or (isinstance(broke, EngineError) and is_replicas_fault(broke))
+                _believe(lease, broke)
                 if shared:
                     self.balance.ended(spec.name, tokens, failed=failed)
                 if lease is not None:
@@ -169,6 +169,12 @@ class Serving:
             return by_name[name].engine == "remote" or self.supervisor.is_open(name)
 
         return by_name[self.balance.choose(tuple(by_name), key, tried=tried, is_ready=is_ready)]
+
+
+def _believe(lease: Lease | None, error: Exception | None) -> None:
+    """An engine that has told that it is dead is, though its processes may live on for a while."""
+    if isinstance(error, EngineDied) and lease is not None and lease.replica.died() is None:
+        lease.replica.condemn(str(error))
 
 
 class SignsOfLife:
@@ -229,6 +235,7 @@ def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
     account.load_ns += lease.load_ns
     account.replica = spec.name
     account.asked = time.perf_counter_ns()
+    account.waited_ns = account.load_ns + account.queue_ns
     asking.set(account)
     request.marks = _marks
 
@@ -236,7 +243,7 @@ def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
 def _marks(account: Account) -> list[tuple[bytes, bytes]]:
     """How this answer came about, as headers. Overhead is what Portico itself added until the first byte."""
     now = time.perf_counter_ns()
-    added = account.asked - account.started - account.load_ns + now - (account.first or now)
+    added = account.asked - account.started - account.waited_ns + now - (account.first or now)
     found = [
         (b"x-portico-replica", account.replica.encode()),
         (b"x-portico-queue-ms", b"%.1f" % ((account.load_ns + account.queue_ns) / 1e6)),

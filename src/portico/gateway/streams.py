@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from portico.engines import Replica
-from portico.errors import EngineDied, EngineError, PorticoError, UpstreamClosed
+from portico.errors import EngineDied, EngineError, PorticoError, UpstreamClosed, UpstreamFailed
 from portico.messages import (
     Event,
     Finished,
@@ -61,7 +61,7 @@ class ReplyEvents:
         reader = self._reader
         while True:
             if reader.failure is not None:
-                raise reader.failure
+                raise judged(self._replica, reader.failure)
             try:
                 data = await self._reply.chunk()
             except UpstreamClosed as error:
@@ -105,6 +105,21 @@ async def obituary(replica: Replica, error: EngineError) -> EngineError:
             return EngineDied(model=replica.spec.name, log_tail=tail)
         await asyncio.sleep(0.01)
     return error
+
+
+ENGINE_DEAD = "enginecore encountered an issue"
+"""What vLLM answers everything with, also in a stream whose head is out, once the process that computes has failed and
+while it still goes down."""
+
+
+def judged(replica: Replica, error: PorticoError) -> PorticoError:
+    """An error that the engine told; EngineDied if it says that it is dead. One elsewhere is somebody else's to start
+    again: it is busy."""
+    if not isinstance(error, UpstreamFailed) or error.status != 500 or ENGINE_DEAD not in str(error).lower():
+        return error
+    if replica.pid is None:
+        return UpstreamFailed(str(error), status=503, code="engine_died")
+    return EngineDied(model=replica.spec.name, log_tail=str(error))
 
 
 class Joined:

@@ -28,6 +28,7 @@ class Account:
         "route",
         "started",
         "usage",
+        "waited_ns",
     )
 
     def __init__(self) -> None:
@@ -39,6 +40,8 @@ class Account:
         """Waited for turns at engines that were there; of parts that wait side by side, the sum."""
         self.asked = 0
         """When the replica was there and its engine was asked."""
+        self.waited_ns = 0
+        """Of the time until then, what was spent waiting for a model and for turns."""
         self.attempts = 0
         self.replica = ""
         self.fallback = ""
