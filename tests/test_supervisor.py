@@ -979,6 +979,18 @@ async def test_who_ran_out_of_memory_without_the_others_does_not_drive_them_out_
 
 
 @in_virtual_time
+async def test_a_start_without_the_others_that_fails_in_another_way_is_told() -> None:
+    """Else nobody was ever refused, and it was started again and again."""
+    world = await on_gpus(a="0")
+    world.engine.fail(no_memory("0"))
+    world.engine.fail("bad weights", times=100)
+    with pytest.raises(EngineStartFailed, match="bad weights"):
+        await asyncio.wait_for(world.ask(spec("m")), 60)
+    with pytest.raises(EngineStartFailed, match="bad weights"):
+        await asyncio.wait_for(world.ask(spec("m")), 60)
+
+
+@in_virtual_time
 async def test_a_crashed_engine_whose_memory_is_not_free_yet_comes_back() -> None:
     """Nobody waits for it: other replicas of its model answer."""
     world = World()

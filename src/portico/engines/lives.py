@@ -128,7 +128,8 @@ class Model:
         """Of the start that is under way."""
         self.claim: Claim = engine.claim(spec)
         self.without: frozenset[str] = frozenset()
-        """Its last start ran out of memory beside these: for those who wait it is started once more without them."""
+        """Its last start ran out of memory beside these: for those who wait it is started once more without them, however
+        that ends."""
         self.failed_apart: ModelSpec | None = None
         """With these settings it ran out of memory though nobody shared it: others need not make room for that again."""
         self.stays_until = 0.0

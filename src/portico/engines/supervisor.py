@@ -374,6 +374,8 @@ class Supervisor:
         model.not_started(self._now(), error)
         if isinstance(error, EngineStartFailed) and error.out_of_memory:
             model.ran_out_of_memory(spec, self._rivals(model, error.gpus))
+        else:  # or those who wait would never be told, whatever else fails
+            model.without = frozenset()
         again = {"without": sorted(model.without)} if model.without else {}
         event = "model starts again without others" if again else "model not loaded"
         self._say(event, model=model.spec.name, error=str(error), **again)
