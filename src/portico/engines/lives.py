@@ -140,10 +140,16 @@ class Model:
         self.naps: Sequence[float] = ()
         """Seconds of idleness until it sleeps, and then until it sleeps deeper."""
 
+    @property
+    def original(self) -> str:
+        """The name that all replicas of it share."""
+        return self.spec.copy_of or self.spec.name
+
     def standing(self) -> Standing:
         """As values, for the decision."""
         return Standing(
             name=self.spec.name,
+            copy_of=self.spec.copy_of,
             state=self.state,
             in_flight=self.run.in_flight if self.run else 0,
             waiting=self.waiting[0].order if self.waiting else None,
@@ -192,7 +198,7 @@ class Model:
         turns = run.replica.turns if run is not None else None
         return ReplicaStatus(
             name=self.spec.name,
-            model=self.spec.copy_of or self.spec.name,
+            model=self.original,
             state=self.state,
             engine=self.spec.engine,
             in_flight=run.in_flight if run else 0,
