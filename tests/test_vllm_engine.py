@@ -332,6 +332,20 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         assert replica.watch.resident > 1 << 20
 
 
+async def test_a_driver_that_hangs_keeps_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr("portico.engines.vllm.engine.ANSWER_SECONDS", 0.1, raising=False)
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: (answer.wait(), ())[1])
+    engine = Vllm(tmp_path, install=FAKE)
+    try:
+        await asyncio.wait_for(engine.look(), 5)
+        replica = await asyncio.wait_for(engine.start(spec()), 30)
+        assert replica.gpus == frozenset()
+        await engine.stop(replica)
+    finally:
+        answer.set()
+
+
 @pytest.mark.parametrize("driver", ["fails", "hangs"])
 async def test_a_driver_that_is_broken_keeps_nothing_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
@@ -404,7 +418,7 @@ async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
             await engine.sleep(replica, 1)
 
 
-def test_claims_do_not_ask_the_driver_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_claims_do_not_ask_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are made in the event loop."""
     asked: list[int] = []
 
@@ -414,7 +428,8 @@ def test_claims_do_not_ask_the_driver_again(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("portico.engines.vllm.engine.gpus", present)
     engine = Vllm(tmp_path, install=FAKE, visible="0,1")
-    engine.look()
+    assert engine.claim(spec()).memory == 0 and not asked, "nobody knows yet"
+    await engine.look()
     assert {engine.claim(spec()).memory for _ in range(3)} == {180}, (
         "nine tenths of the largest that may be used"
     )

@@ -16,7 +16,8 @@ import msgspec
 
 from portico.dialects.spelling import VLLM
 from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
-from portico.engines.gpus import Gpu, gpus, visible
+from portico.engines.apart import apart
+from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
@@ -158,7 +159,7 @@ class Vllm:
         measured = self._measured.get(spec)
         return Claim(
             device=device,
-            memory=measured if measured is not None else estimate(spec, device, self._gpus()),
+            memory=measured if measured is not None else estimate(spec, device, self._present),
             deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
         )
 
@@ -185,18 +186,21 @@ class Vllm:
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
         self._present: tuple[Gpu, ...] = ()
+        """As they were seen last: how large they are does not change, and who claims does so in the event loop."""
 
-    def _gpus(self) -> tuple[Gpu, ...]:
-        """As they were seen first: how large they are does not change, and who claims does so in the event loop."""
-        if not self._present:
-            present = gpus()
-            self._present = visible(present, self._visible) or present
-        return self._present
-
-    def look(self) -> None:
-        """Looks for GPUs, so that claims need not. Blocks, for seconds where nobody uses them."""
+    async def look(self) -> None:
+        """Looks for GPUs, because claims do not. Takes seconds where nobody uses them."""
         if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
-            self._gpus()
+            await self._look()
+
+    async def _look(self) -> tuple[Gpu, ...]:
+        """Those that the driver names; none where it does not in time."""
+        try:
+            present = await apart(gpus, within=ANSWER_SECONDS)
+        except TimeoutError:
+            return ()
+        self._present = visible(present, self._visible) or present or self._present
+        return present
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
@@ -220,7 +224,7 @@ class Vllm:
         """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
         mark = new_mark()
         chosen = None
-        if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
+        if install.device == "gpu" and (present := await self._look()):
             chosen = chosen_gpus(spec, present, self._visible)
         place = self._place(local, mark, chosen)
         child = self._launch(spec, command(local, install, place, more={MARK: mark}))
@@ -294,8 +298,7 @@ class Vllm:
     async def _note_memory(self, replica: VllmReplica) -> None:
         """Measures it once more, if the driver tells at once: better to know less than to wait for a GPU that hangs."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MEASURE_SECONDS):
-                taken = await asyncio.to_thread(replica.takes)
+            taken = await apart(replica.takes, within=MEASURE_SECONDS)
             if taken is not None:
                 self._measured.note(replica.spec, taken)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from portico.engines.apart import apart
 from portico.engines.vllm.health import Counted, Health, Limits, Look, counted
 from portico.errors import EngineError
 from portico.messages import Value
@@ -167,8 +168,7 @@ class Watch:
 
     async def _ask_the_gpus(self) -> bool | None:
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await asyncio.to_thread(self._computes)
+            return await apart(self._computes, within=_ANSWER_SECONDS)
         except TimeoutError:
             return None
 
