@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fake_engines import processes, serve_fakes
@@ -48,7 +49,16 @@ async def test_it_comes_with_progress_and_is_started_from_its_folder(fake: FakeH
     assert {one.stage for one in heard} == {"downloading"}
 
 
-@pytest.mark.parametrize("args", [("--trust-remote-code",), ("--revision=v2",), ("--load-format", "dummy")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--trust-remote-code",),
+        ("--trust_remote_code",),
+        ("--revision=v2",),
+        ("--load-format", "dummy"),
+        ("--load_format=dummy",),
+    ],
+)
 async def test_what_vllm_fetches_in_its_own_way_is_left_to_it(
     fake: FakeHub, tmp_path: Path, args: tuple[str, ...]
 ) -> None:
@@ -97,6 +107,11 @@ async def test_a_model_that_is_only_named_at_the_start_is_fetched(fake: FakeHub,
     ours = library(tmp_path, fake)
     ours.lend([elsewhere(spec())])
     assert (await fetched(spec(), print, library=ours, offline=False)).source != "org/m"
+
+
+async def test_what_is_no_name_to_us_is_left_to_vllm(fake: FakeHub, tmp_path: Path) -> None:
+    asked = msgspec.structs.replace(spec(), source="my.org/model")
+    assert await fetched(asked, print, library=library(tmp_path, fake), offline=False) == asked
 
 
 async def test_a_gated_model_says_what_to_do(fake: FakeHub, tmp_path: Path) -> None:

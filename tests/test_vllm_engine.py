@@ -40,6 +40,7 @@ QUICK = Limits(stopped=0.5, silent=2.0, unseen=2.0, spinning=6.0, idle=1.0)
 
 @pytest.fixture(autouse=True)
 def fake_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
@@ -137,6 +138,19 @@ async def test_one_starts_at_a_time(tmp_path: Path) -> None:
     assert done == {first}
     for task in (first, second):
         await engine.stop(await task)
+
+
+async def test_only_a_model_that_was_asked_for_as_a_folder_is_started_without_the_hub(tmp_path: Path) -> None:
+    """One that was fetched may need more of the hub than its own files."""
+
+    async def fetch(asked: ModelSpec, progressed: Progressed) -> ModelSpec:
+        return msgspec.structs.replace(asked, source=str(tmp_path))
+
+    engine = Vllm(tmp_path, install=FAKE, fetch=fetch)
+    for source, offline in (("org/m", None), (str(tmp_path), "1")):
+        replica = await engine.start(msgspec.structs.replace(spec(), source=source))
+        assert {p.environ().get("HF_HUB_OFFLINE") for p in with_mark(replica.mark)} == {offline}
+        await engine.stop(replica)
 
 
 class OneByOne(Vllm):

@@ -6,14 +6,23 @@ vLLM would fetch it too, but it says nothing until each file is whole, and a cut
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
 
 from portico.engines import ModelSpec, Progress, Progressed
-from portico.errors import DamagedFile, EngineStartFailed, Gated, LibraryError, ModelNotFound, NoSpace
+from portico.engines.vllm.arguments import has_any
+from portico.errors import (
+    DamagedFile,
+    EngineStartFailed,
+    Gated,
+    InvalidRequest,
+    LibraryError,
+    ModelNotFound,
+    NoSpace,
+)
 from portico.library import Library
 from portico.library import Progress as Pulled
 
@@ -28,7 +37,7 @@ async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, 
     cannot be asked, what has other weights than safetensors, and what vLLM's own arguments fetch in another way.
 
     Raises EngineStartFailed for a model whose owner asks for a licence to be accepted, and for a full disk."""
-    if _is_here(spec.source) or _names_any(spec.vllm.args, _OF_THE_HUB):
+    if _is_here(spec.source) or has_any(spec.vllm.args, _OF_THE_HUB):
         return spec
     if (kept := await asyncio.to_thread(_kept, spec, library)) is not None:
         return kept
@@ -45,7 +54,7 @@ async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, 
         return await asyncio.to_thread(_kept, spec, library) or spec
     except (Gated, NoSpace, DamagedFile) as error:
         raise EngineStartFailed(model=spec.name, reason=str(error)) from error
-    except (LibraryError, ModelNotFound):
+    except (LibraryError, ModelNotFound, InvalidRequest):  # what is no name to us may be one of the hub's
         return spec
 
 
@@ -73,10 +82,6 @@ def _told(one: Pulled, counts: dict[str, tuple[int, int]]) -> Progress | None:
 
 def _is_here(source: str) -> bool:
     return Path(source).exists()
-
-
-def _names_any(args: Iterable[str], wanted: tuple[str, ...]) -> bool:
-    return any(each.partition("=")[0] in wanted for each in args)
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:

@@ -21,6 +21,7 @@ from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
+from portico.engines.vllm.arguments import may_need_the_hub
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
@@ -226,7 +227,7 @@ class Vllm:
         chosen = None
         if install.device == "gpu" and (present := await self._look()):
             chosen = chosen_gpus(spec, present, self._visible)
-        place = self._place(local, mark, chosen)
+        place = self._place(spec, mark, chosen)
         child = self._launch(spec, command(local, install, place, more={MARK: mark}))
         upstream = self._upstream(place)
         try:
@@ -329,7 +330,7 @@ class Vllm:
             cache=self._home / "engines" / "cache",
             template=template,
             gpus=chosen,
-            offline=Path(spec.source).exists(),
+            offline=is_offline(spec),
         )
 
     def _launch(self, spec: ModelSpec, what: Command) -> Child:
@@ -396,6 +397,12 @@ def _is_well(progressed: Progressed) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def is_offline(spec: ModelSpec) -> bool:
+    """All that it needs is here. Of a model that was asked for by its name on the hub, and fetched, that is not known."""
+    adapters_are_here = all(Path(path).exists() for _, path in spec.vllm.lora_modules)
+    return Path(spec.source).exists() and adapters_are_here and not may_need_the_hub(spec.vllm.args)
 
 
 def gpu_count(spec: ModelSpec) -> int:
