@@ -155,7 +155,8 @@ class Watch:
             self._asked = None
         now = self.counted_now
         stands_still = now is None or now.moved == self._moved
-        self._moved = -1.0 if now is None else now.moved
+        if now is not None:  # after one that was missed the same step still goes on
+            self._moved = now.moved
         return Look(
             at=self._clock(),
             cpu=processes.cpu,
