@@ -16,7 +16,14 @@ from portico.configured import configured, copies
 from portico.engines import Facts, ModelSpec
 from portico.engines.gpus import Gpu
 from portico.engines.vllm.command import CPU_KV_BYTES, Place, command
-from portico.engines.vllm.engine import PROCESS_BYTES, chosen_gpus, estimate, is_offline
+from portico.engines.vllm.engine import (
+    MOST_AT_ONCE,
+    PROCESS_BYTES,
+    at_once,
+    chosen_gpus,
+    estimate,
+    is_offline,
+)
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError
@@ -321,3 +328,30 @@ def test_a_folder_is_started_without_the_hub_unless_an_argument_needs_it(
 def test_an_adapter_may_be_one_of_the_hub(tmp_path: Path, path: str, needed: bool) -> None:
     options = VllmOptions(lora_modules=(("sql", path.replace("HERE", str(tmp_path))),))
     assert is_offline(ModelSpec(name="m", engine="vllm", source=str(tmp_path), vllm=options)) is not needed
+
+
+# ---- how many requests it is given
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        ((), 4),
+        (("--max-num-seqs=512",), 512),
+        (("--max_num_seqs", "512"), 512),
+        (("--max-num-seqs", "8", "--max_num_seqs=9"), 9),
+        (("--max-num-seqs=9", "--data-parallel-size=2"), 18),
+        (("--data_parallel_size", "2"), 8),
+        (("-dp", "3"), 12),
+        (("--max-num-seqs",), 4),
+        (("--max-num-seqs", "many"), 4),
+    ],
+)
+def test_it_is_given_as_many_requests_as_its_arguments_let_it_take(args: tuple[str, ...], found: int) -> None:
+    """They come last, so they win over what the config says, such as OLLAMA_NUM_PARALLEL."""
+    assert at_once(VllmOptions(max_num_seqs=4, args=args)) == found
+
+
+def test_without_a_word_it_is_given_as_many_as_it_may_take() -> None:
+    assert at_once(VllmOptions()) == MOST_AT_ONCE
+    assert at_once(VllmOptions(args=("--data-parallel-size=2",))) == 2 * MOST_AT_ONCE

@@ -22,7 +22,7 @@ import pytest
 from portico.engines import ModelSpec, Progress, Progressed
 from portico.engines.gpus import Gpu
 from portico.engines.supervisor import Supervisor
-from portico.engines.vllm.engine import Vllm, VllmReplica
+from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
@@ -151,6 +151,11 @@ async def test_only_a_model_that_was_asked_for_as_a_folder_is_started_without_th
         replica = await engine.start(msgspec.structs.replace(spec(), source=source))
         assert {p.environ().get("HF_HUB_OFFLINE") for p in with_mark(replica.mark)} == {offline}
         await engine.stop(replica)
+
+
+async def test_it_is_given_as_many_at_once_as_its_arguments_say(tmp_path: Path) -> None:
+    async with started(tmp_path, "--max-num-seqs=512", max_num_seqs=4) as (_, replica):
+        assert replica.turns is not None and replica.turns.at_once == 512 + AHEAD
 
 
 class OneByOne(Vllm):

@@ -31,6 +31,12 @@ def values(args: Sequence[str], *flags: str) -> Iterator[str]:
                 yield args[at + 1]
 
 
+def number(args: Sequence[str], *flags: str) -> int | None:
+    """None: there is none, or it is no number, which vLLM says better."""
+    last = next(reversed(list(values(args, *flags))), "")
+    return int(last) if last.isascii() and last.isdigit() else None
+
+
 def may_need_the_hub(args: Sequence[str]) -> bool:
     """It names a repository of the hub, or allows code that may lie in another one than the model."""
     if has_any(args, ("--trust-remote-code",)):

@@ -21,10 +21,11 @@ from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
-from portico.engines.vllm.arguments import may_need_the_hub
+from portico.engines.vllm.arguments import may_need_the_hub, number
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
+from portico.engines.vllm.options import VllmOptions
 from portico.engines.vllm.said import Stages
 from portico.engines.vllm.watch import ProcessTree, Watch
 from portico.engines.vllm.why import why
@@ -243,8 +244,9 @@ class Vllm:
                 device=install.device,
             )
             # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
-            at_once = (spec.vllm.max_num_seqs or MOST_AT_ONCE) + AHEAD
-            replica.turns = Turns(at_once, max_waiting=self._max_waiting, patience=self._patience)
+            replica.turns = Turns(
+                at_once(spec.vllm) + AHEAD, max_waiting=self._max_waiting, patience=self._patience
+            )
             replica.watch = Watch(
                 ProcessTree(child.pid),
                 upstream,
@@ -403,6 +405,13 @@ def is_offline(spec: ModelSpec) -> bool:
     """All that it needs is here. Of a model that was asked for by its name on the hub, and fetched, that is not known."""
     adapters_are_here = all(Path(path).exists() for _, path in spec.vllm.lora_modules)
     return Path(spec.source).exists() and adapters_are_here and not may_need_the_hub(spec.vllm.args)
+
+
+def at_once(options: VllmOptions) -> int:
+    """Requests that it computes together at most. What stands in the arguments wins, as with vLLM; each of its engines
+    that run in parallel takes as many."""
+    each = number(options.args, "--max-num-seqs") or options.max_num_seqs or MOST_AT_ONCE
+    return each * (number(options.args, "--data-parallel-size", "-dp") or 1)
 
 
 def gpu_count(spec: ModelSpec) -> int:
