@@ -168,7 +168,9 @@ def test_a_schema_shapes_the_answer(client: ollama.Client, model: str) -> None:
     assert answer.done_reason == "stop"
     text = "".join(
         chunk.response or ""
-        for chunk in client.generate(model, "Hello", format=Weather.model_json_schema(), stream=True)
+        for chunk in client.generate(
+            model, "Hello", format=Weather.model_json_schema(), stream=True, options={"temperature": 0}
+        )
     )
     assert Weather.model_validate_json(text)
 
