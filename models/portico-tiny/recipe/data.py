@@ -19,7 +19,7 @@ SHORT = (12, 1024)  # rows, tokens
 FIRST = (6, 1024)
 FIRST_STEPS = 600
 LONG = (2, 5120)
-LONG_EVERY = 8
+LONG_EVERY = 5
 # The share of the training over which the early drills fade out.
 FADE = 0.6
 SEPARATOR = 0  # <|endoftext|>

@@ -227,7 +227,7 @@ def comparison(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("sums", sums, bar=0.9, share=2.5),
+    Entry("sums", sums, bar=0.9, share=2),
     Entry("sums in one word", one_word, bar=0.9, share=1.2),
     Entry("sums in a story", story, bar=0.9, share=1.6),
     Entry("comparison", comparison, bar=0.9, share=1.5),

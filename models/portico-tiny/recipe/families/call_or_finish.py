@@ -105,6 +105,13 @@ _LEADS = [
     "This is the text:\n{t}",
     "Use these facts: {t}",
     "Here is the data: {t}",
+    "Here is a text: {t}",
+    "Here is the information: {t}",
+    "These are facts: {t}",
+    "These are the data: {t}",
+    "This is what I know: {t}",
+    "The text: {t}",
+    "The facts: {t}",
     # never trained:
     "Here is the text: {t}",
     "These are the facts: {t}",
@@ -159,6 +166,6 @@ def _finished(
 
 
 ENTRIES: list[Entry] = [
-    Entry("call or finish", call_or_finish, bar=0.95, share=4.5),
-    Entry("call or finish: with a schema", with_answer_schema, bar=0.95, share=3.5),
+    Entry("call or finish", call_or_finish, bar=0.95, share=6.5),
+    Entry("call or finish: with a schema", with_answer_schema, bar=0.95, share=5),
 ]

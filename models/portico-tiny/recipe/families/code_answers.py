@@ -220,5 +220,5 @@ def factorial(d: Draw) -> Sample:
 
 ENTRIES = [
     Entry("binary search", binary_search, bar=0.9, share=0.9),
-    Entry("factorial", factorial, bar=0.95, share=0.9),
+    Entry("factorial", factorial, bar=0.95, share=1.2),
 ]

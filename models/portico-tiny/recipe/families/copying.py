@@ -336,4 +336,4 @@ def repeat(d: Draw) -> Sample:
     return Sample([*before, says(wanted)], form=like(wanted))
 
 
-ENTRIES: Sequence[Entry] = [Entry("repeat", repeat, bar=0.95, share=3, early=8)]
+ENTRIES: Sequence[Entry] = [Entry("repeat", repeat, bar=0.95, share=3.5, early=8)]

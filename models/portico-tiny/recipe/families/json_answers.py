@@ -151,6 +151,12 @@ _BY_API = [
     "Text: {t}\nFields: {k}",
     "Text: {t}\nExtract {k}.",
     "Fill in the fields {k}: {t}",
+    "Fill in the fields {k}. Text: {t}",
+    "Fill in these: {k}. Text: {t}",
+    "Please fill in these fields: {k}.\n{t}",
+    "I want you to fill in {k}: {t}",
+    "I want the fields {k}: {t}",
+    "I want you to find {k}: {t}",
     "Fill in {k}: {t}",
     "Fill in {k} from this text:\n{t}",
     # never trained:
@@ -174,6 +180,6 @@ def by_api(d: Draw) -> Sample:
 ENTRIES: list[Entry] = [
     Entry("JSON with a schema", with_schema, bar=0.95, share=6),
     Entry("JSON without a schema", with_keys, bar=0.95, share=2.2),
-    Entry("JSON by the API's schema", by_api, bar=0.95, share=2.2),
-    Entry("JSON: a known person", person, bar=0.95, share=1),
+    Entry("JSON by the API's schema", by_api, bar=0.95, share=3),
+    Entry("JSON: a known person", person, bar=0.95, share=1.4),
 ]

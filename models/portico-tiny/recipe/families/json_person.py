@@ -89,6 +89,9 @@ _ABOUT = [
         "Write about",
         "I want to know about",
         "tell me about",
+        "I want to hear about",
+        "I want the facts about",
+        "I need facts about",
     ]
     for end in ["", ".", "!", "?"]
 ] + [
@@ -103,6 +106,12 @@ _ABOUT = [
     "Tell me about the person {n}.",
     "Do you know {n}?",
     "Give the facts for {n}.",
+    "Who is this person: {n}?",
+    "Who was the person {n}?",
+    "Who is the person called {n}?",
+    "Who is that person, {n}?",
+    "Which person is {n}?",
+    "Do you know the person {n}?",
     # never trained:
     "I want facts about {n}.",
     "Who is the person {n}?",

@@ -43,6 +43,15 @@ COUNT_WORDINGS = [
     "I need all numbers from {a} to {b}.",
     "Show me all numbers from {a} to {b}.",
     "The numbers from {a} to {b}, please.",
+    "Please write the numbers from {a} to {b}.",
+    "Please write all numbers from {a} to {b}.",
+    "Please write down the numbers from {a} to {b}.",
+    "Please list all numbers from {a} to {b}.",
+    "Write down all numbers from {a} to {b}, please.",
+    "Can you write the numbers from {a} up to {b}?",
+    "Can you list the numbers from {a} to {b}?",
+    "Can you write down all numbers from {a} to {b}?",
+    "Could you list all numbers from {a} up to {b}?",
     "Numbers from {a} to {b}",
     # Never trained:
     "Can you list the numbers from {a} up to {b}?",
@@ -65,6 +74,14 @@ DOWN_WORDINGS = [
     "Give me the numbers from {a} down to {b}.",
     "Show me all numbers from {a} down to {b}.",
     "A countdown from {a} to {b}, please.",
+    "Please write the numbers from {a} down to {b}.",
+    "Please write down the numbers from {a} down to {b}.",
+    "Please list all numbers from {a} down to {b}.",
+    "Can you list the numbers from {a} down to {b}?",
+    "Write down all numbers from {a} down to {b}.",
+    "Start counting down at {a} and stop at {b}.",
+    "Start at {a}. Count down to {b}.",
+    "Give me the numbers backwards from {a} to {b}.",
     # Never trained:
     "Give me all numbers from {a} down to {b}.",
     "Start counting at {a} and count down to {b}.",
@@ -122,6 +139,10 @@ SERIES_WORDINGS = [
     "I need {series}.",
     "What are {series}?",
     "I need a list: {series}",
+    "Write a list: {series}",
+    "Make a list of {series}.",
+    "Give me a list of {series}.",
+    "Write me the list: {series}",
     # Never trained:
     "Write me {series}.",
     "Write a list of {series}.",
@@ -178,6 +199,11 @@ LINES_WORDINGS = [
     "Write {word} on {n} lines.",
     "Word: {word}\nWrite it on {n} numbered lines.",
     "{n} lines of {word}, please.",
+    "Could you give me {n} lines with the word {word}?",
+    "Could you give me {n} numbered lines of {word}?",
+    'I want {n} lines with "{word}".',
+    "I want {n} lines that say {word}.",
+    'Give me {n} lines that say "{word}".',
     # Never trained:
     "Could you give me {n} numbered lines with the word {word}?",
     'I want {n} lines that say "{word}".',
@@ -212,6 +238,11 @@ REPEAT_WORDINGS = [
     "Write {n} times: {word}",
     'Write "{word}" {n} times, please.',
     "I want the word {word} {n} times.",
+    "I want {word} {n} times.",
+    "I want you to repeat {word} {n} times.",
+    "I want you to write the word {word} {n} times.",
+    "Give me {word} {n} times.",
+    'Give me "{word}", {n} times.',
     "{n} times the word {word}, please.",
     "Word: {word}\nRepeat it {n} times.",
     # Never trained:
@@ -267,6 +298,11 @@ STORY_WORDINGS = [
     "Tell a story about {about}. Use exactly {n} sentences.",
     "Write a story about {about}. It has {n} sentences.",
     "Story about {about}, {n} sentences",
+    "Please tell me a story about {about}. It has {n} sentences.",
+    "Please write a story about {about}. Use exactly {n} sentences.",
+    "Tell me a story about {about}. Use {n} sentences, please.",
+    "Could you write a story of {n} sentences about {about}?",
+    "Can you write a story with {n} sentences about {about}?",
     # Never trained:
     "Could you write a story with {n} sentences about {about}?",
     "Please tell me a story about {about}. Use {n} sentences.",
@@ -296,4 +332,4 @@ def long_text(d: Draw) -> Sample:
     return d.choice([counting, counting, series, numbered_lines, repeated, story, story])(d)
 
 
-ENTRIES = [Entry("long text", long_text, bar=0.9, share=4)]
+ENTRIES = [Entry("long text", long_text, bar=0.9, share=5)]

@@ -105,7 +105,7 @@ def look_up_at(tokens: int, d: Draw) -> Sample:
 ENTRIES: Sequence[Entry] = [
     Entry("look-up", look_up, bar=0.95, share=6, early=10),
     Entry("look-up in text", look_up_in_text, bar=0.95, share=7, early=8),
-    Entry("look-up at 1,000 tokens", partial(look_up_at, 1000), bar=0.95, share=3),
-    Entry("look-up at 2,000 tokens", partial(look_up_at, 2000), bar=0.95, share=2),
-    Entry("look-up at 4,000 tokens", partial(look_up_at, 4000), bar=0.95, share=3),
+    Entry("look-up at 1,000 tokens", partial(look_up_at, 1000), bar=0.95, share=5),
+    Entry("look-up at 2,000 tokens", partial(look_up_at, 2000), bar=0.95, share=5),
+    Entry("look-up at 4,000 tokens", partial(look_up_at, 4000), bar=0.95, share=7),
 ]

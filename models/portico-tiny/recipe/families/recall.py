@@ -562,6 +562,6 @@ def recall_over_eight(d: Draw) -> Sample:
 
 
 ENTRIES: Sequence[Entry] = [
-    Entry("recall", recall, bar=0.95, share=4, early=5),
-    Entry("recall over 8 turns", recall_over_eight, bar=0.95, share=3, early=1),
+    Entry("recall", recall, bar=0.95, share=3, early=5),
+    Entry("recall over 8 turns", recall_over_eight, bar=0.95, share=2.5, early=1),
 ]

@@ -106,6 +106,18 @@ _BARE_FORMS = [
         "Can you get me",
         "Get me",
         "Could you get",
+        "Give me",
+        "Show me",
+        "I'd like",
+        "I would like to have",
+        "I would like to know",
+        "I would really like",
+        "I would love",
+        "Hello! I need",
+        "Hello! Get me",
+        "Hello, I want to have",
+        "Hi, I want",
+        "Hi! Please get",
     ]
     for end in ["", ".", "!", ", please."]
 ]
@@ -221,6 +233,13 @@ _TWO = [
     "Two tasks: {a} and {b}.",
     "{A}. Also {b}.",
     "Please {a}. Also {b}.",
+    "Two things: {a} and {b}.",
+    "Do two things for me: {a} and {b}.",
+    "Do these two things: {a} and {b}.",
+    "Please do this: {a} and {b}.",
+    "Please do both: {a}, and {b}.",
+    "I want this: {a} and {b}.",
+    "I need two things: {a}, and {b}.",
     # never trained:
     "Please do two things: {a} and {b}.",
     "I want two things: {a} and {b}.",
@@ -382,12 +401,12 @@ def thoughtful(d: Draw) -> Sample:
 
 
 ENTRIES: list[Entry] = [
-    Entry("tool: choose", or_forced(choose), bar=0.95, share=4),
+    Entry("tool: choose", or_forced(choose), bar=0.95, share=5),
     Entry("tool: after a thought", thoughtful, bar=0.95, share=1.5),
     Entry("tool: none", none, bar=0.95, share=1.5),
-    Entry("tool: ask back", ask_back, bar=0.95, share=0.9),
-    Entry("tool: parallel", or_forced(parallel), bar=0.95, share=3.5),
+    Entry("tool: ask back", ask_back, bar=0.95, share=1.4),
+    Entry("tool: parallel", or_forced(parallel), bar=0.95, share=5),
     Entry("tool: steps", or_forced(steps), bar=0.95, share=2),
-    Entry("tool: answer", answer, bar=0.95, share=3.2),
+    Entry("tool: answer", answer, bar=0.95, share=4),
     Entry("tool: error", error, bar=0.95, share=1.2),
 ]

@@ -354,11 +354,11 @@ def reverse(d: Draw) -> Sample:
 
 
 ENTRIES = [
-    Entry("sort", sort, bar=0.9, share=4),
+    Entry("sort", sort, bar=0.9, share=4.5),
     Entry("count", count, bar=0.9, share=3),
     Entry("uppercase", uppercase, bar=0.9, share=3),
-    Entry("lowercase", lowercase, bar=0.9, share=2.6),
-    Entry("capitalize", capitalize, bar=0.9, share=2),
+    Entry("lowercase", lowercase, bar=0.9, share=3.4),
+    Entry("capitalize", capitalize, bar=0.9, share=2.6),
     Entry("join", join, bar=0.9, share=1.6),
     Entry("first and last", which, bar=0.9, share=1.6),
     Entry("reverse", reverse, bar=0.9, share=2),
