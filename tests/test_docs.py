@@ -122,7 +122,11 @@ THEIRS = {
 VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what goes to vLLM verbatim
 VLLMS |= {"--revision", "--load-format", "--download-dir"}  # with which it fetches a model in its own way
 VLLMS |= {"--tokenizer", "--hf-config-path"}  # which may name another repository of the hub
-VLLMS |= {"--data-parallel-size"}  # with which it takes more requests at once
+VLLMS |= {
+    "--data-parallel-size",
+    "--data-parallel-size-local",
+    "--data-parallel-rank",
+}  # with which it takes more requests at once
 OTHERS = {
     "--targets",
     "--repeat",

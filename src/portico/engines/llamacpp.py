@@ -17,7 +17,17 @@ from pathlib import Path
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, Facts, ModelSpec, Progressed, Sleepless, hardware, sockets, unheard
+from portico.engines import (
+    Abilities,
+    Account,
+    Facts,
+    ModelSpec,
+    Progressed,
+    Sleepless,
+    hardware,
+    sockets,
+    unheard,
+)
 from portico.engines.thinking import thinks_unasked
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
@@ -159,7 +169,9 @@ class LlamaCpp(Sleepless):
         self._logs, self._first_byte, self._between = logs, first_byte, between
         self._max_waiting, self._patience = max_waiting, patience
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> LlamaReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason.
         Progress is what the process takes into memory, where the system tells that (Linux)."""
         slots = plan_slots(spec, hardware.free_memory())

@@ -15,13 +15,13 @@ from typing import Literal
 import msgspec
 
 from portico.dialects.spelling import VLLM
-from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.engines import Abilities, Account, Claim, ModelSpec, Progress, Progressed, sockets, unheard
 from portico.engines.apart import apart
-from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
+from portico.engines.gpus import ANSWER_SECONDS, Gpu, Seen, gpus, look, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
-from portico.engines.vllm.arguments import may_need_the_hub, number
+from portico.engines.vllm.arguments import has_any, may_need_the_hub, number
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
@@ -97,14 +97,14 @@ class VllmReplica(RemoteReplica):
         self.child.when_ended(tell)
 
     def takes(self) -> int | None:
-        """Bytes that its processes hold, of GPUs if it runs on these, else of the host; None: unknown, or it sleeps, or is
-        dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
+        """Bytes that its processes hold, of that of its GPUs of which they hold most, or of the host if it runs there;
+        None: unknown, or it sleeps, or is dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
         Asks the driver: not in an event loop."""
         if self.watch is None or self.level or self.died() is not None:
             return None
         if self.device == "cpu":
             return self.watch.resident or None
-        return sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members) or None
+        return max((held_of(gpu, self.watch) for gpu in gpus()), default=0) or None
 
     def computes(self) -> bool | None:
         """Whether one of its GPUs does, for whomever; None: nobody knows. Asks the driver: not in an event loop."""
@@ -157,12 +157,18 @@ class Vllm:
 
     def claim(self, spec: ModelSpec) -> Claim:
         install = self._install or next(iter(self.installs.all()), None)
-        device: Device = "host" if install is None or install.device == "cpu" else "gpu"
         measured = self._measured.get(spec)
+        if install is None or install.device == "cpu":
+            return Claim(memory=on_host(spec) if measured is None else measured)
+        own = [gpu for gpu in self._present if not gpu.shared]
+        expected = {str(gpu.index): on_gpu(spec, gpu) for gpu in self._present}
+        differ = len({*expected.values()}) > 1  # then nobody knows of which of them it was measured
         return Claim(
-            device=device,
-            memory=measured if measured is not None else estimate(spec, device, self._present),
-            deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
+            device="gpu" if own or not self._present else "host",
+            memory=max(expected.values(), default=0) if measured is None else measured,
+            by_gpu=expected if differ else {},
+            count=gpu_count(spec.vllm),
+            deepest=2 if spec.vllm.sleep else 0,
         )
 
     def __init__(
@@ -190,25 +196,28 @@ class Vllm:
         self._present: tuple[Gpu, ...] = ()
         """As they were seen last: how large they are does not change, and who claims does so in the event loop."""
 
-    async def look(self) -> None:
-        """Looks for GPUs, because claims do not. Takes seconds where nobody uses them."""
+    async def look(self) -> Seen:
+        """Looks for GPUs, because claims do not, and tells what there is. Takes seconds where nobody uses them."""
         if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
-            await self._look()
+            return await self._look()
+        return Seen()
 
-    async def _look(self) -> tuple[Gpu, ...]:
-        """Those that the driver names; none where it does not in time."""
+    async def _look(self) -> Seen:
+        """What the driver names; nothing where it does not in time."""
         try:
-            present = await apart(gpus, within=ANSWER_SECONDS)
+            seen = await apart(look, within=ANSWER_SECONDS)
         except TimeoutError:
-            return ()
-        self._present = visible(present, self._visible) or present or self._present
-        return present
+            return Seen()
+        self._present = visible(seen.gpus, self._visible) or seen.gpus or self._present
+        return seen
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
         return self._running.end_leftovers()
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> VllmReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> VllmReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
         and what to change."""
         install = self._install or self._found(spec)
@@ -216,17 +225,18 @@ class Vllm:
         with _is_well(progressed):
             await self._starting.acquire()
         try:
-            return await self._start(spec, local, install, progressed)
+            return await self._start(spec, local, install, progressed, ",".join(gpus))
         finally:
             self._starting.release()
 
     async def _start(
-        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed, given: str
     ) -> VllmReplica:
-        """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
+        """`local`: the same model, its files here. What is measured of it is kept under what was asked for. `given`: the
+        GPUs it gets."""
         mark = new_mark()
-        chosen = None
-        if install.device == "gpu" and (present := await self._look()):
+        chosen = given or None
+        if install.device == "gpu" and not given and (present := (await self._look()).gpus):
             chosen = chosen_gpus(spec, present, self._visible)
         place = self._place(spec, mark, chosen)
         child = self._launch(spec, command(local, install, place, more={MARK: mark}))
@@ -414,8 +424,20 @@ def at_once(options: VllmOptions) -> int:
     return each * (number(options.args, "--data-parallel-size", "-dp") or 1)
 
 
-def gpu_count(spec: ModelSpec) -> int:
-    return (spec.vllm.tensor_parallel_size or 1) * (spec.vllm.pipeline_parallel_size or 1)
+def gpu_count(options: VllmOptions) -> int:
+    """GPUs that a replica takes of this machine. What stands in the arguments wins, as with vLLM."""
+    args = options.args
+    copies = number(args, "--data-parallel-size-local", "-dpl") or number(args, "--data-parallel-size", "-dp")
+    if has_any(args, ("--data-parallel-rank", "-dpn")):
+        copies = 1  # the others are started by somebody else
+    return shards(options) * (copies or 1)
+
+
+def shards(options: VllmOptions) -> int:
+    """GPUs that share one copy of the weights."""
+    tensor = number(options.args, "--tensor-parallel-size", "-tp") or options.tensor_parallel_size
+    pipeline = number(options.args, "--pipeline-parallel-size", "-pp") or options.pipeline_parallel_size
+    return (tensor or 1) * (pipeline or 1)
 
 
 def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> str:
@@ -425,20 +447,26 @@ def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> st
     allowed = visible(present, said)
     if allowed is None or (said and not allowed):
         return said or ""
-    best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec)]
+    best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec.vllm)]
     return ",".join(str(index) for index in sorted(gpu.index for gpu in best))
 
 
-def estimate(spec: ModelSpec, device: Device, present: Sequence[Gpu]) -> int:
-    """Bytes it will take, before it was ever measured; 0: unknown."""
-    options, weights = spec.vllm, spec.facts.size or 0
-    if device == "host":
-        return weights + (options.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
-    if options.kv_cache_memory_bytes:
-        return weights + options.kv_cache_memory_bytes + PROCESS_BYTES
-    count = gpu_count(spec)
-    share = options.gpu_memory_utilization or USUAL_SHARE
-    return int(share * sum(sorted((gpu.total for gpu in present), reverse=True)[:count]))
+def on_host(spec: ModelSpec) -> int:
+    """Bytes it will take on a CPU, before it was ever measured."""
+    return (spec.facts.size or 0) + (spec.vllm.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
+
+
+def on_gpu(spec: ModelSpec, gpu: Gpu) -> int:
+    """Bytes it will take of this GPU, and of each other one it needs, before it was ever measured."""
+    if spec.vllm.kv_cache_memory_bytes:
+        return (spec.facts.size or 0) // shards(spec.vllm) + spec.vllm.kv_cache_memory_bytes + PROCESS_BYTES
+    return int((spec.vllm.gpu_memory_utilization or USUAL_SHARE) * gpu.total)
+
+
+def held_of(gpu: Gpu, watch: Watch) -> int:
+    """Bytes of this GPU that the processes hold; where its memory is the host's, with what they hold of that."""
+    held = sum(gpu.used_by.get(pid, 0) for pid in watch.members)
+    return held + watch.resident if held and gpu.shared else held
 
 
 class _Model(msgspec.Struct):
