@@ -387,6 +387,45 @@ async def test_a_driver_that_is_broken_keeps_nothing_alive(
     assert not with_mark(replica.mark)
 
 
+# ---- its files
+
+
+async def test_its_files_are_kept_while_it_runs(tmp_path: Path) -> None:
+    held: list[str] = []
+
+    def hold(path: str) -> Callable[[], None]:
+        held.append(path)
+        return held.clear
+
+    engine = Vllm(tmp_path, install=FAKE, limits=QUICK, hold=hold)
+    replica = await engine.start(spec())
+    assert held == ["/models/m"]
+    await engine.stop(replica)
+    assert not held
+    with pytest.raises(EngineStartFailed):
+        await engine.start(spec("--oom"))
+    assert not held
+
+
+async def test_files_that_go_while_it_is_about_to_start_are_fetched_again(tmp_path: Path) -> None:
+    """A newer version takes the place of the one that was found a moment ago."""
+    found = iter(["/old", "/new"])
+
+    async def fetch(asked: ModelSpec, progressed: Progressed) -> ModelSpec:
+        return msgspec.structs.replace(asked, source=next(found))
+
+    engine = Vllm(
+        tmp_path,
+        install=FAKE,
+        limits=QUICK,
+        fetch=fetch,
+        hold=lambda path: None if path == "/old" else lambda: None,
+    )
+    replica = await engine.start(spec())
+    assert "/new" in psutil.Process(replica.child.pid).cmdline()
+    await engine.stop(replica)
+
+
 # ---- sleep
 
 

@@ -88,12 +88,14 @@ class Portico:
             patience=config.queue_timeout,
             visible=environ.get("CUDA_VISIBLE_DEVICES"),
             fetch=partial(fetched, library=self.library, offline=is_offline(environ)),
+            hold=self.library.hold,
         )
         self.supervisor = Supervisor(
             {
                 "vllm": self._vllm,
                 "llamacpp": LlamaCpp(
                     logs=home / "logs",
+                    hold=self.library.hold,
                     first_byte=config.first_token_timeout,
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
@@ -200,7 +202,7 @@ class Portico:
         """As Ollama does at its start. A disk that does not let it is no reason not to serve."""
         with contextlib.suppress(OSError):
             if freed := await asyncio.to_thread(self.library.prune):
-                self.log.say("uploads removed that nothing was made of", bytes=freed)
+                self.log.say("files removed that nothing needs", bytes=freed)
 
     def _tell_of(self, seen: Seen) -> None:
         """GPUs that are counted in another way than one would think, or not at all."""

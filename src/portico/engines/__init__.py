@@ -213,6 +213,19 @@ class Claim(Value, frozen=True, kw_only=True):
     """How deep it can sleep: 1 keeps its weights in the host's memory, 2 drops them; 0: it cannot."""
 
 
+Hold = Callable[[str], Callable[[], None] | None]
+"""Keeps the files at a path from being deleted until what it returns is called, which may take a moment. None: they
+are gone."""
+
+
+def unheld(path: str) -> Callable[[], None]:
+    """For files that nobody else deletes."""
+    return _nothing
+
+
+def _nothing() -> None: ...
+
+
 class Engine(Protocol):
     """Starts and stops replicas of one kind. Only the supervisor calls it."""
 

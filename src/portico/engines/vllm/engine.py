@@ -15,7 +15,18 @@ from typing import Literal
 import msgspec
 
 from portico.dialects.spelling import VLLM
-from portico.engines import Abilities, Account, Claim, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.engines import (
+    Abilities,
+    Account,
+    Claim,
+    Hold,
+    ModelSpec,
+    Progress,
+    Progressed,
+    sockets,
+    unheard,
+    unheld,
+)
 from portico.engines.apart import apart
 from portico.engines.gpus import ANSWER_SECONDS, Gpu, Seen, gpus, look, visible
 from portico.engines.memory import Measured
@@ -47,6 +58,8 @@ LOOK_SECONDS = 0.2
 END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
 MEASURE_SECONDS = 3.0
+FETCHES = 3
+"""How often a model's files are asked for, where they go while it is about to be started."""
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
@@ -82,6 +95,8 @@ class VllmReplica(RemoteReplica):
         self.watch: Watch | None = None
         self.level = 0
         """How deep it sleeps."""
+        self.let_go: Callable[[], None] = unheld("")
+        """Its files may be deleted from then on."""
         self._dead: str | None = None
 
     def died(self) -> str | None:
@@ -183,9 +198,11 @@ class Vllm:
         install: Install | None = None,
         visible: str | None = None,
         fetch: Fetch = as_it_is,
+        hold: Hold = unheld,
     ) -> None:
-        """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all."""
-        self._visible, self._fetch = visible, fetch
+        """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all. `hold` keeps a model's files
+        while it runs: it reads them again when it wakes."""
+        self._visible, self._fetch, self._hold = visible, fetch, hold
         self._home, self._first_byte, self._between = home, first_byte, between
         self._max_waiting, self._patience = max_waiting, patience
         self._limits, self._install = limits, install
@@ -221,13 +238,27 @@ class Vllm:
         """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
         and what to change."""
         install = self._install or self._found(spec)
-        local = await self._fetch(spec, progressed)
-        with _is_well(progressed):
-            await self._starting.acquire()
+        local, let_go = await self._fetched(spec, progressed)
         try:
-            return await self._start(spec, local, install, progressed, ",".join(gpus))
-        finally:
-            self._starting.release()
+            with _is_well(progressed):
+                await self._starting.acquire()
+            try:
+                replica = await self._start(spec, local, install, progressed, ",".join(gpus))
+            finally:
+                self._starting.release()
+        except BaseException:
+            let_go()
+            raise
+        replica.let_go = let_go
+        return replica
+
+    async def _fetched(self, spec: ModelSpec, progressed: Progressed) -> tuple[ModelSpec, Callable[[], None]]:
+        """The model with its files here, held. Where a newer version has just taken their place: that one."""
+        for _ in range(FETCHES):
+            local = await self._fetch(spec, progressed)
+            if (let_go := self._hold(local.source)) is not None:
+                return local, let_go
+        return local, unheld("")  # vLLM says best what is missing
 
     async def _start(
         self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed, given: str
@@ -283,6 +314,7 @@ class Vllm:
             replica.upstream.close()
             await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
             self._forget(replica.mark, replica.place)
+            await asyncio.to_thread(replica.let_go)
 
     async def sleep(self, replica: VllmReplica, level: int) -> None:
         """Level 1 moves the weights to the host's memory, level 2 drops them; both drop the KV cache."""
