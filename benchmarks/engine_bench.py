@@ -114,6 +114,7 @@ def directly(place: Place, setting: Setting) -> Iterator[Way]:
         "threads": setting.threads,
         "batch_threads": setting.threads,
         "chat_template": None,
+        "thinks_unasked": False,
         "mmproj": None,
         "embedding": False,
         "batch": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -25,6 +26,7 @@ from portico.engines.llamacpp import (
     LlamaCpp,
     LlamaReplica,
     Slots,
+    Start,
     cell_bytes,
     complaints,
     describe,
@@ -484,6 +486,17 @@ def test_what_the_child_is_told() -> None:
     last = Facts(architecture="qwen3", capabilities=("embedding",), metadata={"qwen3.pooling_type": 3})
     assert told(tiny(facts=last)).batch == 0
     assert not few.embedding and few.pooling is None
+
+
+def test_the_benchmark_tells_the_child_the_same() -> None:
+    """It starts the child itself, beside Portico."""
+    source = (Path(__file__).parents[1] / "benchmarks" / "engine_bench.py").read_text()
+    (told,) = [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "start"
+    ]
+    assert set(ast.literal_eval(ast.unparse(ast.List(told.keys)))) == set(Start.__struct_fields__)  # type: ignore[attr-defined]
 
 
 def test_complaints() -> None:
