@@ -22,7 +22,7 @@ import pytest
 from portico.engines import ModelSpec, Progress, Progressed
 from portico.engines.gpus import Gpu, Seen
 from portico.engines.supervisor import Supervisor
-from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica
+from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica, abilities
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
@@ -385,6 +385,25 @@ async def test_a_driver_that_is_broken_keeps_nothing_alive(
         await engine.stop(replica)
     answer.set()
     assert not with_mark(replica.mark)
+
+
+@pytest.mark.parametrize(
+    ("version", "args", "bounded"),
+    [
+        ("0.32.0", (), True),
+        ("0.33.1rc2", ("--max-num-seqs", "4"), True),
+        ("1.0", (), True),
+        ("0.31.2", (), False),
+        ("unknown", (), False),
+        ("0.32.0", ("--structured-outputs-config", '{"backend": "guidance"}'), False),
+        ("0.32.0", ("--structured_outputs_config.backend=guidance",), False),
+        ("0.32.0", ("--config", "vllm.yaml"), False),
+    ],
+)
+def test_grammars_that_are_known_are_given_a_bound(
+    version: str, args: tuple[str, ...], bounded: bool
+) -> None:
+    assert abilities(VllmOptions(args=args), version).spelling.bounds_white_space is bounded
 
 
 # ---- its files

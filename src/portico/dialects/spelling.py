@@ -18,6 +18,9 @@ class Spelling(Value, frozen=True, kw_only=True):
     compact_schemas: bool = False
     """Its grammars allow white space between any two tokens of JSON, and a small model may then write nothing
     else until its limit (measured: 8 % of forced calls). `x-guidance` at the schema's root forbids that."""
+    bounds_white_space: bool = False
+    """So do its grammars, and of a schema that is sent as a structural tag they take a bound (measured: 28 % of
+    answers were lost without, none with it)."""
     effort_in_template: bool = True
     """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
     extensions: bool = True
@@ -33,4 +36,6 @@ OPENAI = Spelling(
 )
 """OpenAI itself, whose newer models refuse max_tokens."""
 VLLM = Spelling(repetition=("repetition_penalty",), effort_in_template=False)
+VLLM_BOUNDED = Spelling(repetition=("repetition_penalty",), effort_in_template=False, bounds_white_space=True)
+"""vLLM whose grammars are xgrammar's."""
 LLAMACPP = Spelling(repetition=("repeat_penalty",), schema_in_completions="json_schema", compact_schemas=True)

@@ -67,6 +67,7 @@ class OpenAIRoutes:
                     model=replica.served_name,
                     include_usage=stream_it,
                     drop=("max_tokens", "max_completion_tokens") if over else (),
+                    changes=openai.bounds(seen, replica.abilities.spelling),
                     glance=seen,
                 )
                 try:
@@ -104,7 +105,11 @@ class OpenAIRoutes:
         async def work(served: Served, replica: Replica) -> None:
             if goes_on(request, served, replica) and not empty:
                 sent = openai.relay_body(
-                    body, model=replica.served_name, include_usage=stream_it, glance=seen
+                    body,
+                    model=replica.served_name,
+                    include_usage=stream_it,
+                    changes=openai.bounds(seen, replica.abilities.spelling),
+                    glance=seen,
                 )
                 try:
                     return await relay(

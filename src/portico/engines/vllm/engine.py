@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from portico.dialects.spelling import VLLM
+from portico.dialects.spelling import VLLM, VLLM_BOUNDED
 from portico.engines import (
     Abilities,
     Account,
@@ -32,7 +32,7 @@ from portico.engines.gpus import ANSWER_SECONDS, Gpu, Seen, gpus, look, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
-from portico.engines.vllm.arguments import has_any, may_need_the_hub, number
+from portico.engines.vllm.arguments import flag, has_any, may_need_the_hub, number
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
@@ -65,7 +65,9 @@ LOG_LINES = 2000
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
 """Brings a model's files here, where they are not; returns it as it is to be started then."""
 WAITS = Progress(stage="waiting for another start")
-ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
+BOUNDS_SINCE = (0, 32)
+"""From this version on its grammars are known to take a bound for white space."""
+_GRAMMARS = ("--structured-outputs-config", "--config")
 LIMITS = Limits()
 
 
@@ -86,9 +88,10 @@ class VllmReplica(RemoteReplica):
         mark: str,
         place: Place,
         device: Literal["cpu", "gpu"],
+        abilities: Abilities,
     ) -> None:
         super().__init__(spec, upstream, context)
-        self.abilities = ABILITIES
+        self.abilities = abilities
         self.child, self.mark, self.place, self.device = child, mark, place, device
         self.gpus = named(place)
         self.pid = child.pid
@@ -283,6 +286,7 @@ class Vllm:
                 mark=mark,
                 place=place,
                 device=install.device,
+                abilities=abilities(spec.vllm, install.version),
             )
             # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
             replica.turns = Turns(
@@ -396,6 +400,7 @@ class Vllm:
     ) -> None:
         """Returns when it answers. Every line that it writes is progress."""
         stages, seen = Stages(), 0
+        progressed(Progress(stage=stages.now.name))  # its first line comes after half a minute of imports
         while True:
             count, lines = child.log.since(seen)
             for line in lines:
@@ -454,6 +459,14 @@ def at_once(options: VllmOptions) -> int:
     that run in parallel takes as many."""
     each = number(options.args, "--max-num-seqs") or options.max_num_seqs or MOST_AT_ONCE
     return each * (number(options.args, "--data-parallel-size", "-dp") or 1)
+
+
+def abilities(options: VllmOptions, version: str) -> Abilities:
+    """Its grammars may be others than we know: by an argument, or because it is older than those."""
+    numbers = tuple(int(each) for each in re.findall(r"\d+", version)[:2])
+    named = any(flag(each).partition(".")[0] in _GRAMMARS for each in options.args)
+    bounded = numbers >= BOUNDS_SINCE and not named
+    return Abilities(forces_arguments=False, spelling=VLLM_BOUNDED if bounded else VLLM)
 
 
 def gpu_count(options: VllmOptions) -> int:
