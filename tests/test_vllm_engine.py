@@ -22,12 +22,13 @@ import pytest
 from portico.engines import ModelSpec, Progress, Progressed
 from portico.engines.gpus import Gpu, Seen
 from portico.engines.supervisor import Supervisor
-from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica, abilities
+from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica, abilities, ended_by
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.leftovers import MARK, with_mark
+from portico.process import Log
 from portico.testing import FakeReplica
 from test_process import alive, gone_within
 from virtual_time import run
@@ -404,6 +405,30 @@ def test_grammars_that_are_known_are_given_a_bound(
     version: str, args: tuple[str, ...], bounded: bool
 ) -> None:
     assert abilities(VllmOptions(args=args), version).spelling.bounds_white_space is bounded
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "(it is dead)"),
+        (
+            [
+                "(EngineCore pid=7) ERROR 11-26 08:53:58 [core.py:1] torch.OutOfMemoryError: CUDA out of memory.",
+                "(APIServer pid=6) ERROR 11-26 08:53:58 [async_llm.py:906] vllm.EngineDeadError: EngineCore is dead.",
+            ],
+            "torch.OutOfMemoryError: CUDA out of memory.\n(it is dead)",
+        ),
+        (
+            ["(APIServer pid=6) ERROR 11-26 08:53:58 [a.py:9] vllm.EngineDeadError: it is dead."],
+            "(it is dead)",
+        ),
+        (["(EngineCore pid=7) INFO 11-26 08:53:58 [core.py:1] all is well"], "(it is dead)"),
+    ],
+)
+def test_what_failed_inside_is_told_and_no_lines_of_code(lines: list[str], words: str) -> None:
+    log = Log()
+    log.write("".join(f"{line}\n" for line in lines).encode())
+    assert ended_by(log, "it is dead") == words
 
 
 # ---- its files

@@ -133,7 +133,7 @@ class RequestLog:
         if self._json:
             line = msgspec.json.encode({"at": _utc(time.time()), "event": event, **facts}) + b"\n"
         else:
-            told = "  ".join(f"{key} {value}" for key, value in facts.items())
+            told = "  ".join(f"{key} {_on_one_line(value)}" for key, value in facts.items())
             line = f"{time.strftime('%H:%M:%S')} {event}  {told}\n".encode()
         self.flush(line)
 
@@ -276,6 +276,10 @@ def seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.0f} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def _on_one_line(value: object) -> str:
+    return str(value).replace("\n", " ")
 
 
 def _utc(at: float) -> str:

@@ -67,6 +67,9 @@ Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
 WAITS = Progress(stage="waiting for another start")
 BOUNDS_SINCE = (0, 32)
 """From this version on its grammars are known to take a bound for white space."""
+_FAILED_INSIDE = re.compile(
+    r"^\((?:EngineCore|Worker)\S* pid=\d+\) .*?(?P<what>\b[\w.]+(?:Error|Exception): .+)"
+)
 _GRAMMARS = ("--structured-outputs-config", "--config")
 LIMITS = Limits()
 
@@ -149,7 +152,7 @@ class VllmReplica(RemoteReplica):
     def ends(self, reason: str) -> None:
         """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
         if self._dead is None:
-            self._dead = f"{self.child.log.tail(3)}\n({reason})"
+            self._dead = ended_by(self.child.log, reason)
             self.upstream.close()
             self.child.abandon()
 
@@ -551,6 +554,15 @@ def start_failed(spec: ModelSpec, log: Log, code: int, place: Place) -> EngineSt
         out_of_memory=failure.code in ("out_of_memory", "kv_cache_too_small"),
         gpus=named(place),
     )
+
+
+def ended_by(log: Log, reason: str) -> str:
+    """`reason` is what was seen from outside; before that what failed in a process that computes, if it said so. Lines of
+    the server in front of these tell only that they are dead."""
+    for line in reversed(log.lines()[-200:]):
+        if found := _FAILED_INSIDE.search(line):
+            return f"{found['what'][:300]}\n({reason})"
+    return f"({reason})"
 
 
 def last_words(log: Log, code: int) -> str:
