@@ -111,7 +111,7 @@ async def test_stages_are_told_in_order(tmp_path: Path) -> None:
     engine = Vllm(tmp_path, install=FAKE)
     replica = await engine.start(spec("--slow-start", "0.5"), hear)
     await engine.stop(replica)
-    assert [one.stage for one in heard if one] == ["loading weights", "warming up", "ready"]
+    assert [one.stage for one in heard if one] == ["starting", "loading weights", "warming up", "ready"]
     assert None in heard, "a line that says nothing new is still a sign of life"
 
 
