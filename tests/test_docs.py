@@ -126,7 +126,8 @@ VLLMS |= {
     "--data-parallel-size",
     "--data-parallel-size-local",
     "--data-parallel-rank",
-}  # with which it takes more requests at once
+}  # with which it takes more requests at once, on more GPUs
+VLLMS |= {"--structured-outputs-config"}  # with which its grammars are others
 OTHERS = {
     "--targets",
     "--repeat",
