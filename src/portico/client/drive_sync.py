@@ -1,0 +1,163 @@
+"""Drives flows without an event loop: over httpx2, in the caller's thread, functions side by side in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx2
+
+from portico.client.servers import Server
+from portico.client.settings import Timeouts
+from portico.client.wishes import Answer, Call, Delay, Flow, Send, Stream, Together, Wish
+from portico.errors import ClientError, CutOff, NotRunning, NotTrusted, TimedOut
+
+T = TypeVar("T")
+
+
+class SyncStream(Stream):
+    """The chunks of a reply; `close` ends it, whatever is left of it."""
+
+    def __init__(self, response: httpx2.Response, send: Send, timeouts: Timeouts) -> None:
+        self._response, self._send, self._timeouts = response, send, timeouts
+        self.headers = _headers(response)
+        self._chunks = response.iter_bytes()
+
+    def chunk(self) -> bytes:
+        """The next bytes; empty at the end. Raises CutOff, TimedOut."""
+        if time.monotonic() > self._send.deadline:
+            self.close()
+            raise TimedOut(which="total", seconds=self._timeouts.total)
+        with _errors(self._timeouts, which="between_tokens"):
+            return next(self._chunks, b"")
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class Sender:
+    """The connections of one client to one server. Owns its httpx2 client unless it was given one."""
+
+    def __init__(
+        self,
+        server: Server,
+        timeouts: Timeouts,
+        *,
+        http_client: httpx2.Client | None = None,
+        headers: Mapping[str, str] = {},
+        verify: Any = True,
+        proxy: str | None = None,
+    ) -> None:
+        self.server, self.timeouts = server, timeouts
+        self._given = http_client is not None
+        # A proxy of the environment is not for this machine or a private network, and nobody set it for them.
+        self._client = http_client or httpx2.Client(
+            verify=verify, proxy=proxy, trust_env=proxy is None and not server.near
+        )
+        key = {"authorization": f"Bearer {server.key}"} if server.key else {}
+        self._headers = {**key, **headers, "content-type": "application/json"}
+
+    def close(self) -> None:
+        if not self._given:
+            self._client.close()
+
+    def send(self, wish: Send) -> Answer | SyncStream:
+        timeouts = self.timeouts
+        left = wish.deadline - time.monotonic()
+        if left <= 0:
+            raise TimedOut(which="total", seconds=timeouts.total)
+        first = min(timeouts.first_token or math.inf, left)
+        limit = httpx2.Timeout(
+            connect=_or_none(min(timeouts.connect or math.inf, left)), read=_or_none(first), write=None, pool=None
+        )
+        request = self._client.build_request(
+            wish.method, self.server.url + wish.path, content=wish.body, headers=self._headers, timeout=limit
+        )
+        which = "total" if left < (timeouts.first_token or math.inf) else "first_token"
+        with _errors(timeouts, which=which):
+            response = self._client.send(request, stream=True)
+            if wish.stream and response.status_code == 200:
+                return SyncStream(response, wish, timeouts)
+            try:
+                return Answer(response.status_code, _headers(response), response.read())
+            finally:
+                response.close()
+
+
+def drive(flow: Flow[T], sender: Sender) -> T:
+    """What the flow returns. Raises what it raises."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            wish = flow.send(value) if error is None else flow.throw(error)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        value, error = None, None
+        try:
+            value = _granted(wish, sender)
+        except Exception as failed:  # the flow decides what becomes of it
+            error = failed
+
+
+def _granted(wish: Wish, sender: Sender) -> Any:
+    match wish:
+        case Send():
+            return sender.send(wish)
+        case Delay(seconds):
+            time.sleep(seconds)
+        case Call(function, arguments):
+            made = function(**arguments)
+            return asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
+        case Together(flows, at_once):
+            if len(flows) == 1:
+                return [drive(flows[0], sender)]
+            with ThreadPoolExecutor(min(at_once, len(flows) or 1)) as pool:
+                return list(pool.map(lambda each: drive(each, sender), flows))
+    return None
+
+
+async def _awaited(made: Any) -> Any:
+    return await made
+
+
+class _errors:
+    """httpx2's errors as ours."""
+
+    def __init__(self, timeouts: Timeouts, *, which: str) -> None:
+        self._timeouts, self._which = timeouts, which
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, httpx2.TransportError):
+            raise told(error, self._timeouts, which=self._which) from error
+
+
+def told(error: httpx2.TransportError, timeouts: Timeouts, *, which: str) -> ClientError:
+    if isinstance(error, httpx2.ConnectTimeout):
+        return TimedOut(which="connect", seconds=timeouts.connect)
+    if isinstance(error, httpx2.TimeoutException):
+        return TimedOut(which=which, seconds=getattr(timeouts, which))
+    if isinstance(error, httpx2.ConnectError):
+        text = str(error)
+        if "certificate" in text.lower() or "ssl" in text.lower():
+            return NotTrusted(f"There is no secure connection: {text}. A private CA is named by verify=.")
+        return NotRunning()
+    if isinstance(error, httpx2.ProxyError):
+        return NotTrusted(f"The proxy does not let us through: {error}.")
+    return CutOff()
+
+
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _or_none(seconds: float) -> float | None:
+    return None if seconds == math.inf else seconds

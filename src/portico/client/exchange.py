@@ -1,0 +1,156 @@
+"""One call of a server: sent, sent again where that helps, and its errors in our words."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from portico.client.results import Attempt
+from portico.client.settings import Retry
+from portico.client.wishes import Answer, Delay, Flow, Send, Stream
+from portico.dialects import openai
+from portico.errors import (
+    ClientError,
+    ContextLengthExceeded,
+    Malformed,
+    NoSuchModel,
+    NotSupported,
+    OutOfMemory,
+    PromptTooLong,
+    RateLimited,
+    Refused,
+    ServerFailed,
+    TimedOut,
+    UpstreamFailed,
+    WrongKey,
+)
+
+_TRIED = "x-portico-attempts"
+_IDS = ("x-request-id", "request-id")
+
+
+class Exchanged:
+    """What came of a call: the reply, and how it came about."""
+
+    __slots__ = ("attempts", "reply")
+
+    def __init__(self, reply: Answer | Stream, attempts: tuple[Attempt, ...]) -> None:
+        self.reply, self.attempts = reply, attempts
+
+    @property
+    def request_id(self) -> str:
+        return request_id(self.reply.headers)
+
+
+def exchange(send: Send, *, url: str, model: str, retry: Retry, total: float = 0.0) -> Flow[Exchanged]:
+    """The reply, whose status is 200. `total`: seconds that everything may take; 0: no limit. Raises ClientError."""
+    began = time.monotonic()
+    deadline = began + total if total else math.inf
+    attempts: list[Attempt] = []
+    for number in range(1, retry.attempts + 1):
+        sent = time.monotonic()
+        headers: Mapping[str, str] = {}
+        try:
+            reply = yield send._replace(deadline=deadline)
+            if isinstance(reply, Stream) or reply.status == 200:
+                attempts.append(Attempt(url=url, status=200, seconds=time.monotonic() - sent))
+                return Exchanged(reply, tuple(attempts))
+            headers = reply.headers
+            error: ClientError = told(reply, model=model)
+        except ClientError as failed:
+            error = failed
+        attempts.append(
+            Attempt(url=url, status=error.status, seconds=time.monotonic() - sent, error=error.args[0])
+        )
+        error.url, error.request_id, error.attempts = url, request_id(headers), number
+        wait = retry.again(error, number, tried_there=_number(headers.get(_TRIED)) > 1)
+        if wait is None:
+            raise error
+        if time.monotonic() + wait > deadline:
+            late = TimedOut(which="total", seconds=total)
+            late.url, late.request_id, late.attempts = url, error.request_id, number
+            raise late from error
+        yield Delay(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def told(reply: Answer, *, model: str) -> ClientError:
+    """An error's reply as the error it is."""
+    error = openai.read_error(reply.status, reply.body)
+    text, status = str(error), reply.status
+    lower = text.lower()
+    if isinstance(error, ContextLengthExceeded):
+        return PromptTooLong(tokens=error.tokens, limit=error.limit)
+    code = error.code if isinstance(error, UpstreamFailed) else ""
+    if "out of memory" in lower or code == "out_of_memory":
+        return OutOfMemory(text)
+    if status in (401, 403):
+        return WrongKey(f"The server refuses the key: {text} Set it with api_key=, or in the variable of this server.")
+    if status == 404 and (code == "model_not_found" or ("model" in lower and "not" in lower)):
+        return NoSuchModel(model=model)
+    if status == 429:
+        return RateLimited(text, retry_after=retry_after(reply.headers))
+    if feature := _feature(lower):
+        return NotSupported(text, feature=feature[0], flag=feature[1])
+    if status == 400 and code == "unsupported":
+        return NotSupported(text, feature=code)
+    if status < 500:
+        return Refused(text, status=status, code=code, param=error.param)
+    failed = ServerFailed(text, status=status, code=code)
+    failed.retry_after = retry_after(reply.headers)  # type: ignore[attr-defined]
+    return failed
+
+
+_FEATURES = {
+    "tool choice requires": ("tools", "--enable-auto-tool-choice --tool-call-parser PARSER"),
+    "requires --tool-call-parser": ("tools", "--enable-auto-tool-choice --tool-call-parser PARSER"),
+    "--enable-auto-tool-choice": ("tools", "--enable-auto-tool-choice --tool-call-parser PARSER"),
+    "scheduling-policy": ("priority", "--scheduling-policy priority"),
+    "max-logprobs": ("logprobs", "--max-logprobs N"),
+}
+"""What vLLM says of a feature that is switched off: words -> our name of it, and vLLM's flag."""
+
+
+def _feature(text: str) -> tuple[str, str] | None:
+    return next((named for words, named in _FEATURES.items() if words in text), None)
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that the server wants to be left alone: retry-after-ms, or Retry-After as seconds or as a date (RFC 9110,
+    10.2.3). None: it does not say."""
+    if (exact := headers.get("retry-after-ms")) is not None:
+        return max(0.0, _number(exact) / 1000)
+    said = headers.get("retry-after")
+    if said is None:
+        return None
+    try:
+        return max(0.0, float(said))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(said).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, at - (time.time() if now is None else now))
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    return next((headers[name] for name in _IDS if name in headers), "")
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
+def decoded(reply: Answer, read: Any, expected: str) -> Any:
+    """The body as `read` reads it. Raises Malformed, which shows how it begins."""
+    try:
+        return read(reply.body)
+    except (ValueError, KeyError, TypeError, UpstreamFailed) as error:  # msgspec's errors are ValueErrors
+        raise Malformed(body=reply.body, expected=expected) from error

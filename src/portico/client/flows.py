@@ -1,0 +1,250 @@
+"""What both clients do, as flows: the decisions stand here once, and two drivers carry them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from portico.client import options, results
+from portico.client.exchange import Exchanged, decoded, exchange, told
+from portico.client.results import Result, Timing
+from portico.client.servers import Server
+from portico.client.settings import Settings
+from portico.client.wishes import Answer, Flow, Send
+from portico.dialects import openai
+from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
+from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_DEFAULT = ("", "default", "auto")
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model that a server lists. `context` is None where the server does not tell."""
+
+    id: str
+    max_model_len: int | None = None
+    owned_by: str = ""
+
+    @property
+    def context(self) -> int | None:
+        return self.max_model_len
+
+
+class _Models(msgspec.Struct):
+    data: list[ModelCard] = []
+
+
+class _Counted(msgspec.Struct):
+    count: int | None = None
+    tokens: list[int] = []
+    max_model_len: int | None = None
+
+
+class _Text(msgspec.Struct):
+    prompt: str | None = None
+    content: str | None = None
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Tokens of a prompt. `exact` is False where the server cannot count: then it is a guess from its length."""
+
+    tokens: int
+    exact: bool = True
+    limit: int | None = None
+
+    def __int__(self) -> int:
+        return self.tokens
+
+
+class Flows:
+    """Owns what is known of the server: its models, and what it cannot do. Shared by the calls of one client."""
+
+    def __init__(self, server: Server, settings: Settings) -> None:
+        self.server, self.settings = server, settings
+        self._models: tuple[ModelCard, ...] | None = None
+        self._absent: set[str] = set()
+
+    # ---- the server
+
+    def models(self) -> Flow[tuple[ModelCard, ...]]:
+        exchanged = yield from self._ask("GET", "/v1/models", b"", model="")
+        listed = decoded(exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models")
+        self._models = tuple(listed.data)
+        return self._models
+
+    def model(self, named: str | None) -> Flow[str]:
+        """The model to ask: the one that is named, else the first that the server lists."""
+        wanted = named or self.settings.model
+        if wanted not in _DEFAULT:
+            return wanted
+        known = self._models if self._models is not None else (yield from self.models())
+        if not known:
+            raise NoSuchModel(model=wanted or "default")
+        return known[0].id
+
+    # ---- answers
+
+    def chat(self, request: ChatRequest, *, spelling: openai.Spelling = openai.ANY) -> Flow[Result[Any]]:
+        body = openai.write_chat(request, model=request.model, spelling=spelling)
+        return (yield from self._answer(CHAT, body, request.model, completion=False))
+
+    def complete(self, request: CompletionRequest) -> Flow[Result[Any]]:
+        """A raw completion. Without max_tokens the answer has the rest of the context, and not vLLM's 16 tokens."""
+        if request.sampling.max_tokens is None and len(request.prompts) == 1 and not self._is_openai():
+            room = yield from self._room(request.model, request.prompts[0])
+            if room is not None:
+                sampling = msgspec.structs.replace(request.sampling, max_tokens=room)
+                request = msgspec.structs.replace(request, sampling=sampling)
+        body = openai.write_completion(request, model=request.model)
+        return (yield from self._answer(COMPLETIONS, body, request.model, completion=True))
+
+    def opened(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+        """A stream whose head has come; closing it is its caller's."""
+        return (yield from self._ask("POST", path, body, model=model, stream=True))
+
+    def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Any]]:
+        body = openai.write_embedding(request, model=request.model)
+        exchanged = yield from self._ask("POST", "/v1/embeddings", body, model=request.model)
+        return decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")  # type: ignore[no-any-return]
+
+    def _answer(self, path: str, body: bytes, model: str, *, completion: bool) -> Flow[Result[Any]]:
+        began = time.monotonic()
+        exchanged = yield from self._ask("POST", path, body, model=model)
+        reply = exchanged.reply
+        about = {
+            "url": self.server.url,
+            "request_id": exchanged.request_id,
+            "timing": Timing(total=time.monotonic() - began),
+            "attempts": exchanged.attempts,
+            "headers": reply.headers,
+        }
+        return decoded(  # type: ignore[no-any-return]
+            reply, lambda sent: results.read(sent, completion=completion, **about), "an answer"
+        )
+
+    # ---- tokens
+
+    def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
+        """Token ids. Raises NotSupported where the server has no route for it."""
+        name = yield from self.model(model)
+        body = {"model": name, "prompt": text, "content": text, "add_special_tokens": special, "add_special": special}
+        counted = yield from self._tokens(body, name)
+        return counted.tokens
+
+    def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Flow[str]:
+        name = yield from self.model(model)
+        body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
+        exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
+        found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
+        return found.prompt if found.prompt is not None else found.content or ""
+
+    def count(self, request: ChatRequest) -> Flow[Count]:
+        """Tokens of the prompt that the server's chat template makes of the conversation."""
+        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+        try:
+            counted = yield from self._tokens(body, request.model)
+        except NotSupported:
+            return Count(tokens=_guess(request), exact=False, limit=(yield from self.context(request.model)))
+        number = counted.count if counted.count is not None else len(counted.tokens)
+        if not number:  # llama.cpp's own server has this route and knows no messages
+            return Count(tokens=_guess(request), exact=False)
+        limit = counted.max_model_len or (yield from self.context(request.model))
+        return Count(tokens=number, limit=limit)
+
+    def context(self, model: str) -> Flow[int | None]:
+        """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
+        known = self._models if self._models is not None else (yield from self.models())
+        bare = model.removesuffix(":latest")
+        return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
+
+    def fits(self, request: ChatRequest) -> Flow[Count]:
+        """Raises PromptTooLong, before anything is sent, for a prompt that cannot fit."""
+        count = yield from self.count(request)
+        wanted = request.sampling.max_tokens
+        if count.exact and count.limit is not None and count.tokens + (wanted or 1) > count.limit:
+            error = PromptTooLong(tokens=count.tokens, limit=count.limit, wanted=wanted)
+            error.url = self.server.url
+            raise error
+        return count
+
+    def _room(self, model: str, prompt: str | tuple[int, ...]) -> Flow[int | None]:
+        limit = yield from self.context(model)
+        if limit is None:
+            return None
+        try:
+            tokens = len(prompt) if not isinstance(prompt, str) else len((yield from self.tokenize(prompt, model=model)))
+        except NotSupported:
+            return None
+        if tokens >= limit:
+            error = PromptTooLong(tokens=tokens, limit=limit)
+            error.url = self.server.url
+            raise error
+        return limit - tokens
+
+    def _tokens(self, body: Mapping[str, Any], model: str) -> Flow[_Counted]:
+        exchanged = yield from self._optional("/tokenize", msgspec.json.encode(body), model, "tokenize")
+        return decoded(  # type: ignore[no-any-return]
+            exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Counted), "a list of tokens"
+        )
+
+    def _optional(self, path: str, body: bytes, model: str, feature: str) -> Flow[Exchanged]:
+        """A route that only some servers have."""
+        if path in self._absent:
+            raise self._lacks(feature)
+        try:
+            return (yield from self._ask("POST", path, body, model=model))
+        except ClientError as error:
+            if error.status in (404, 405, 501) or isinstance(error, NotSupported):
+                self._absent.add(path)
+                raise self._lacks(feature) from error
+            raise
+
+    def _lacks(self, feature: str) -> NotSupported:
+        error = NotSupported(f"The server has no route to {feature}.", feature=feature)
+        error.url = self.server.url
+        return error
+
+    def _is_openai(self) -> bool:
+        return self.server.url == "https://api.openai.com"
+
+    def _ask(self, method: str, path: str, body: bytes, *, model: str, stream: bool = False) -> Flow[Exchanged]:
+        settings = self.settings
+        send = Send(method, path, body, stream)
+        call = exchange(
+            send, url=self.server.url, model=model, retry=settings.retry, total=settings.timeouts.total
+        )
+        try:
+            return (yield from call)
+        except NoSuchModel as error:
+            served = yield from self._served()
+            if not served:
+                raise
+            named = NoSuchModel(model=model, served=served)
+            named.url, named.request_id, named.attempts = error.url, error.request_id, error.attempts
+            raise named from error
+
+    def _served(self) -> Flow[list[str]]:
+        """For an error's sake: a second one must not hide the first."""
+        try:
+            reply = yield Send("GET", "/v1/models")
+        except ClientError:
+            return []
+        if reply.status != 200:
+            return []
+        try:
+            return [card.id for card in msgspec.json.decode(reply.body, type=_Models).data]
+        except ValueError:
+            return []
+
+
+def _guess(request: ChatRequest) -> int:
+    """A token is some four characters of English, or a byte or two of anything else: rather too many than too few."""
+    texts = [part.text for message in request.messages for part in message.parts if hasattr(part, "text")]
+    return sum(len(text.encode()) // 3 + 1 for text in texts) + 8 * len(request.messages) + 16
+
+
+__all__ = ["CHAT", "COMPLETIONS", "Answer", "Count", "Flows", "ModelCard", "options", "told"]

@@ -1,0 +1,74 @@
+"""What a client is told once: timeouts, retries, who it is. Each has a row in docs/client.md."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from portico.errors import ClientError, CutOff, NotRunning, RateLimited, ServerFailed, TimedOut
+from portico.messages import Value
+
+
+class Timeouts(Value, frozen=True, kw_only=True):
+    """Seconds; 0 is no limit."""
+
+    connect: float = 10.0
+    """Until there is a connection, TLS included."""
+    first_token: float = 600.0
+    """From the request to the first byte of its answer."""
+    between_tokens: float = 300.0
+    """Between two of its bytes."""
+    total: float = 0.0
+    """The whole call, retries included."""
+
+
+class Retry(Value, frozen=True, kw_only=True):
+    """What is asked again, and when. Never after the first byte of a streamed answer."""
+
+    attempts: int = 3
+    """How often a request is sent at most; 1: no retries."""
+    first: float = 0.5
+    """Seconds before the second attempt; each further one waits twice as long."""
+    most: float = 30.0
+    """Seconds waited at most. A server that asks for more gets its error told at once."""
+    statuses: frozenset[int] = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+
+    def again(self, error: ClientError, attempt: int, *, tried_there: bool, drawn: float | None = None) -> float | None:
+        """Seconds to wait after `attempt` attempts, the last of which ended in `error`; None: it is told.
+
+        1. Enough attempts. 2. The server says when to come again: then. 3. It has retried by itself: retries are not
+        multiplied. 4. There was no connection, it broke, or its status is one of `statuses`: with jitter, so that
+        many clients do not come back together.
+
+        `tried_there`: a Portico server has asked its engines more than once already. `drawn`: between 0 and 1.
+        """
+        if attempt >= self.attempts:  # (1)
+            return None
+        if isinstance(error, RateLimited | ServerFailed) and (wait := error_retry_after(error)) is not None:  # (2)
+            return wait if wait <= self.most else None
+        if tried_there:  # (3)
+            return None
+        broken = isinstance(error, NotRunning | CutOff) or (
+            isinstance(error, TimedOut) and error.which == "connect"
+        )
+        if not broken and error.status not in self.statuses:
+            return None
+        step = min(self.most, self.first * 2 ** (attempt - 1))
+        return step * (0.5 + 0.5 * (random.random() if drawn is None else drawn))  # (4)
+
+
+def error_retry_after(error: ClientError) -> float | None:
+    found = getattr(error, "retry_after", None)
+    return float(found) if found is not None else None
+
+
+NO_RETRY = Retry(attempts=1)
+
+
+class Settings(Value, frozen=True, kw_only=True):
+    """A client's, once its server is known."""
+
+    model: str = ""
+    timeouts: Timeouts = Timeouts()
+    retry: Retry = Retry()
+    headers: Mapping[str, str] = {}

@@ -1,0 +1,111 @@
+"""A streamed answer: its events, and at the end the whole of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Protocol
+
+from portico.client.drive_async import AsyncStream
+from portico.client.drive_sync import SyncStream
+from portico.client.exchange import Exchanged
+from portico.client.results import Result, Timing, of_choices
+from portico.dialects.assemble import Assembler
+from portico.errors import ClientError, CutOff, PorticoError, ServerFailed
+from portico.messages import Choice, Event, ReasoningDelta, TextDelta, ToolCallDelta
+
+
+class Reader(Protocol):
+    """A dialect's reader of chunks."""
+
+    done: bool
+    failure: PorticoError | None
+
+    def feed(self, data: bytes) -> Sequence[Event]: ...
+
+    def end(self) -> Sequence[Event]: ...
+
+
+class Reading:
+    """What both ways of reading share: bytes in, events out, and the whole kept."""
+
+    def __init__(self, exchanged: Exchanged, reader: Reader, *, url: str, began: float) -> None:
+        self._exchanged, self._reader, self._url, self._began = exchanged, reader, url, began
+        self._assembler = Assembler()
+        self._first: float | None = None
+        self._ended = False
+
+    @property
+    def result(self) -> Result[Any]:
+        """The whole answer, or what has come of it."""
+        whole = self._assembler.result()
+        return of_choices(
+            whole.choices,
+            whole.usage,
+            first=whole.choices[0] if whole.choices else Choice(),
+            url=self._url,
+            request_id=self._exchanged.request_id,
+            timing=Timing(first_token=self._first, total=time.monotonic() - self._began),
+            attempts=self._exchanged.attempts,
+            headers=self._exchanged.reply.headers,
+        )
+
+    def _read(self, data: bytes) -> list[Event]:
+        """The events in `data`; of nothing, the last ones. Raises what the server told, and CutOff."""
+        events = list(self._reader.feed(data) if data else self._reader.end())
+        for event in events:
+            if self._first is None and isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
+                self._first = time.monotonic() - self._began
+            self._assembler.add(event)
+        if self._reader.failure is not None and not events:
+            raise self._named(ServerFailed(str(self._reader.failure), status=self._reader.failure.status))
+        if not data:
+            self._ended = True
+            if not self._reader.done:
+                raise self._named(CutOff(text=self.result.text))
+        return events
+
+    def _named(self, error: ClientError) -> ClientError:
+        error.url, error.request_id = self._url, self._exchanged.request_id
+        error.attempts = len(self._exchanged.attempts)
+        return error
+
+
+class EventStream(Reading):
+    """Events, as they come. Leaving the `with` block ends the answer, and the engine stops making it."""
+
+    def __iter__(self) -> Iterator[Event]:
+        source = self._exchanged.reply
+        assert isinstance(source, SyncStream)
+        while not self._ended:
+            yield from self._read(source.chunk())
+
+    def text(self) -> Iterator[str]:
+        """The pieces of the text alone."""
+        return (event.text for event in self if isinstance(event, TextDelta))
+
+    def close(self) -> None:
+        source = self._exchanged.reply
+        assert isinstance(source, SyncStream)
+        source.close()
+
+
+class AsyncEventStream(Reading):
+    """The same in an event loop."""
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        source = self._exchanged.reply
+        assert isinstance(source, AsyncStream)
+        while not self._ended:
+            for event in self._read(await source.chunk()):
+                yield event
+
+    async def text(self) -> AsyncIterator[str]:
+        async for event in self:
+            if isinstance(event, TextDelta):
+                yield event.text
+
+    async def close(self) -> None:
+        source = self._exchanged.reply
+        assert isinstance(source, AsyncStream)
+        await source.close()

@@ -1,0 +1,60 @@
+"""What a flow may wish for. A flow decides and does no I/O: it yields wishes and is sent what came of them, by a driver
+that waits in the caller's way, with or without an event loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Send(NamedTuple):
+    """One HTTP request. Gives an Answer, or a Stream where one was wished for and the status is 200. Raises NotRunning,
+    NotTrusted, TimedOut, CutOff."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    stream: bool = False
+    deadline: float = math.inf
+    """Of `time.monotonic`: when the whole reply must be there."""
+
+
+class Delay(NamedTuple):
+    """Nothing for so many seconds."""
+
+    seconds: float
+
+
+class Call(NamedTuple):
+    """A function of the user's, which may be a coroutine function. Gives what it returns, raises what it raises."""
+
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+
+
+class Together(NamedTuple):
+    """Flows side by side, at most `at_once` of them. Gives their results in order; the first error ends the others."""
+
+    flows: Sequence[Flow[Any]]
+    at_once: int = 16
+
+
+Wish = Send | Delay | Call | Together
+Flow = Generator[Wish, Any, T]
+
+
+class Answer(NamedTuple):
+    """A whole reply. Names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Stream:
+    """A reply whose body is still to come, in the driver's own way of reading; `status` is 200."""
+
+    headers: Mapping[str, str]
