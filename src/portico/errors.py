@@ -472,9 +472,11 @@ class RateLimited(ClientError):
 class ServerFailed(ClientError):
     code = "server_failed"
 
-    def __init__(self, message: str, *, status: int, code: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int, code: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retry_after = status, retry_after
         if code:
             self.code = code
 

@@ -77,7 +77,11 @@ class Asks:
         """JSON that max_tokens or the context cut off is gone on with, under the same schema, where the server can
         continue a message of its own."""
         for _ in range(CONTINUED):
-            if result.finish_reason != "length" or request.format is None or request.sampling.max_tokens is not None:
+            if (
+                result.finish_reason != "length"
+                or request.format is None
+                or request.sampling.max_tokens is not None
+            ):
                 return result
             said = Message(role="assistant", parts=(Text(text=result.text),))
             extra = {
@@ -112,7 +116,11 @@ class Asks:
             raise self._named(error, result) from error.__cause__
 
     def _named(self, error: ClientError, result: Result[Any]) -> ClientError:
-        error.url, error.request_id, error.attempts = result.url, result.request_id, max(1, len(result.attempts))
+        error.url, error.request_id, error.attempts = (
+            result.url,
+            result.request_id,
+            max(1, len(result.attempts)),
+        )
         return error
 
     def chat_stream(
@@ -162,7 +170,9 @@ class Asks:
 
     # ---- the rest
 
-    def embed(self, texts: str | Sequence[str], *, model: str | None, dimensions: int | None) -> Flow[Embeddings]:
+    def embed(
+        self, texts: str | Sequence[str], *, model: str | None, dimensions: int | None
+    ) -> Flow[Embeddings]:
         name = yield from self._flows.model(model)
         inputs = (texts,) if isinstance(texts, str) else tuple(texts)
         vectors, usage = yield from self._flows.embed(
@@ -170,9 +180,13 @@ class Asks:
         )
         return Embeddings(vectors, usage)
 
-    def count(self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]) -> Flow[Count]:
+    def count(
+        self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]
+    ) -> Flow[Count]:
         name = yield from self._flows.model(model)
-        return (yield from self._flows.count(options.chat(name, messages, system=system, tools=tools, options={})))
+        return (
+            yield from self._flows.count(options.chat(name, messages, system=system, tools=tools, options={}))
+        )
 
 
 def _prompts(prompt: str | Sequence[int] | Sequence[str]) -> list[Any]:

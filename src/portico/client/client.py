@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import httpx2
@@ -16,7 +16,7 @@ from portico.client.flows import Count, Flows, ModelCard
 from portico.client.options import Messages, Options
 from portico.client.results import Result
 from portico.client.servers import Server, candidates
-from portico.client.settings import NO_RETRY, Retry, Settings, Timeouts
+from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import EventStream
 from portico.client.wishes import Flow
 from portico.errors import ClientError, NotRunning
@@ -42,8 +42,8 @@ class Client:
         *,
         model: str | None = None,
         api_key: str | None = None,
-        timeouts: Timeouts = Timeouts(),
-        retry: Retry = Retry(),
+        timeouts: Timeouts = TIMEOUTS,
+        retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
         verify: Any = True,
         proxy: str | None = None,
@@ -136,10 +136,10 @@ class Client:
         extra: fields of the request that this version does not know.
         Raises ClientError; WrongAnswer for one that does not keep to `output`.
         """
-        about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
+        told = about(system, tools, tool_choice, parallel_tool_calls, think, extra)
         return self._drive(
             lambda asks: asks.chat(
-                messages, model=model, output_type=output, check=check, about=about, given=given
+                messages, model=model, output_type=output, check=check, about=told, given=given
             )
         )
 
@@ -163,9 +163,9 @@ class Client:
         **given: Unpack[Options],
     ) -> Iterator[EventStream]:
         """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
-        about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
+        told = about(system, tools, tool_choice, parallel_tool_calls, think, extra)
         exchanged, reader, began = self._drive(
-            lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=about, given=given)
+            lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=told, given=given)
         )
         events = EventStream(exchanged, reader, url=self.url, began=began)
         try:
@@ -184,8 +184,8 @@ class Client:
         **given: Unpack[Options],
     ) -> Result[Any]:
         """A raw completion of a text or of token ids, without a chat template."""
-        about = {"echo": echo, "suffix": suffix, "extra": extra}
-        return self._drive(lambda asks: asks.complete(prompt, model=model, about=about, given=given))
+        told = {"echo": echo, "suffix": suffix, "extra": extra}
+        return self._drive(lambda asks: asks.complete(prompt, model=model, about=told, given=given))
 
     def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
@@ -218,11 +218,11 @@ class Client:
 
     # ---- inside
 
-    def _drive(self, ask: Any) -> Any:
+    def _drive(self, ask: Callable[[Asks], Flow[T]]) -> T:
         sender, flows = self._found()
         return drive(ask(Asks(flows)), sender)
 
-    def _run(self, ask: Any) -> Any:
+    def _run(self, ask: Callable[[Flows], Flow[T]]) -> T:
         sender, flows = self._found()
         return drive(ask(flows), sender)
 
@@ -243,7 +243,9 @@ class Client:
                 sender.close()
             except ClientError:
                 sender.close()
-                return self._at(server, self._settings)  # something is there, and its error is worth more than ours
+                return self._at(
+                    server, self._settings
+                )  # something is there, and its error is worth more than ours
             else:
                 sender.close()
                 return self._at(server, self._settings)
@@ -258,7 +260,7 @@ class Client:
         return sender, Flows(server, settings)
 
 
-def _about(
+def about(
     system: str | None,
     tools: Sequence[Tool],
     tool_choice: ToolChoice | None,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -124,7 +123,12 @@ class Given:
     """An httpx2.AsyncClient of the user's: its connections, proxies and certificates are its own affair."""
 
     def __init__(
-        self, server: Server, timeouts: Timeouts, client: httpx2.AsyncClient, *, headers: Mapping[str, str] = {}
+        self,
+        server: Server,
+        timeouts: Timeouts,
+        client: httpx2.AsyncClient,
+        *,
+        headers: Mapping[str, str] = {},
     ) -> None:
         self.server, self.timeouts, self._client = server, timeouts, client
         key = {"authorization": f"Bearer {server.key}"} if server.key else {}

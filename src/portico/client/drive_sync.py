@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -73,7 +73,10 @@ class Sender:
             raise TimedOut(which="total", seconds=timeouts.total)
         first = min(timeouts.first_token or math.inf, left)
         limit = httpx2.Timeout(
-            connect=_or_none(min(timeouts.connect or math.inf, left)), read=_or_none(first), write=None, pool=None
+            connect=_or_none(min(timeouts.connect or math.inf, left)),
+            read=_or_none(first),
+            write=None,
+            pool=None,
         )
         request = self._client.build_request(
             wish.method, self.server.url + wish.path, content=wish.body, headers=self._headers, timeout=limit

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TypeVar
 
 from portico.client.results import Attempt
 from portico.client.settings import Retry
@@ -28,6 +28,7 @@ from portico.errors import (
     WrongKey,
 )
 
+T = TypeVar("T")
 _TRIED = "x-portico-attempts"
 _IDS = ("x-request-id", "request-id")
 
@@ -88,7 +89,9 @@ def told(reply: Answer, *, model: str) -> ClientError:
     if "out of memory" in lower or code == "out_of_memory":
         return OutOfMemory(text)
     if status in (401, 403):
-        return WrongKey(f"The server refuses the key: {text} Set it with api_key=, or in the variable of this server.")
+        return WrongKey(
+            f"The server refuses the key: {text} Set it with api_key=, or in the variable of this server."
+        )
     if status == 404 and (code == "model_not_found" or ("model" in lower and "not" in lower)):
         return NoSuchModel(model=model)
     if status == 429:
@@ -99,9 +102,7 @@ def told(reply: Answer, *, model: str) -> ClientError:
         return NotSupported(text, feature=code)
     if status < 500:
         return Refused(text, status=status, code=code, param=error.param)
-    failed = ServerFailed(text, status=status, code=code)
-    failed.retry_after = retry_after(reply.headers)  # type: ignore[attr-defined]
-    return failed
+    return ServerFailed(text, status=status, code=code, retry_after=retry_after(reply.headers))
 
 
 _FEATURES = {
@@ -148,8 +149,9 @@ def _number(text: str | None) -> float:
         return 0.0
 
 
-def decoded(reply: Answer, read: Any, expected: str) -> Any:
+def decoded(reply: Answer | Stream, read: Callable[[bytes], T], expected: str) -> T:
     """The body as `read` reads it. Raises Malformed, which shows how it begins."""
+    assert isinstance(reply, Answer), "a stream is not read here"
     try:
         return read(reply.body)
     except (ValueError, KeyError, TypeError, UpstreamFailed) as error:  # msgspec's errors are ValueErrors

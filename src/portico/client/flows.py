@@ -72,7 +72,9 @@ class Flows:
 
     def models(self) -> Flow[tuple[ModelCard, ...]]:
         exchanged = yield from self._ask("GET", "/v1/models", b"", model="")
-        listed = decoded(exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models")
+        listed = decoded(
+            exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models"
+        )
         self._models = tuple(listed.data)
         return self._models
 
@@ -109,7 +111,7 @@ class Flows:
     def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Any]]:
         body = openai.write_embedding(request, model=request.model)
         exchanged = yield from self._ask("POST", "/v1/embeddings", body, model=request.model)
-        return decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")  # type: ignore[no-any-return]
+        return decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
 
     def _answer(self, path: str, body: bytes, model: str, *, completion: bool) -> Flow[Result[Any]]:
         began = time.monotonic()
@@ -122,16 +124,20 @@ class Flows:
             "attempts": exchanged.attempts,
             "headers": reply.headers,
         }
-        return decoded(  # type: ignore[no-any-return]
-            reply, lambda sent: results.read(sent, completion=completion, **about), "an answer"
-        )
+        return decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
 
     # ---- tokens
 
     def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
         """Token ids. Raises NotSupported where the server has no route for it."""
         name = yield from self.model(model)
-        body = {"model": name, "prompt": text, "content": text, "add_special_tokens": special, "add_special": special}
+        body = {
+            "model": name,
+            "prompt": text,
+            "content": text,
+            "add_special_tokens": special,
+            "add_special": special,
+        }
         counted = yield from self._tokens(body, name)
         return counted.tokens
 
@@ -176,7 +182,11 @@ class Flows:
         if limit is None:
             return None
         try:
-            tokens = len(prompt) if not isinstance(prompt, str) else len((yield from self.tokenize(prompt, model=model)))
+            tokens = (
+                len(prompt)
+                if not isinstance(prompt, str)
+                else len((yield from self.tokenize(prompt, model=model)))
+            )
         except NotSupported:
             return None
         if tokens >= limit:
@@ -187,7 +197,7 @@ class Flows:
 
     def _tokens(self, body: Mapping[str, Any], model: str) -> Flow[_Counted]:
         exchanged = yield from self._optional("/tokenize", msgspec.json.encode(body), model, "tokenize")
-        return decoded(  # type: ignore[no-any-return]
+        return decoded(
             exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Counted), "a list of tokens"
         )
 
@@ -211,7 +221,9 @@ class Flows:
     def _is_openai(self) -> bool:
         return self.server.url == "https://api.openai.com"
 
-    def _ask(self, method: str, path: str, body: bytes, *, model: str, stream: bool = False) -> Flow[Exchanged]:
+    def _ask(
+        self, method: str, path: str, body: bytes, *, model: str, stream: bool = False
+    ) -> Flow[Exchanged]:
         settings = self.settings
         send = Send(method, path, body, stream)
         call = exchange(

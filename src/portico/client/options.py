@@ -70,7 +70,16 @@ class Options(TypedDict, total=False):
 
 
 _TYPED = (
-    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty"),
+    *(
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+    ),
     "repetition_penalty",
 )
 _OURS = {*_TYPED, "n", "stop", "logit_bias", "logprobs", "chat_template_kwargs"}

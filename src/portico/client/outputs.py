@@ -64,7 +64,9 @@ class _Typed(Output[Any]):
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
             schema = {"type": "object", "properties": {"value": schema}, "required": ["value"], **definitions}
         name = getattr(kind, "__name__", "response")
-        self.format = Format(kind="schema", name=re.sub(r"[^\w-]", "_", name)[:64] or "response", schema=closed(schema))
+        self.format = Format(
+            kind="schema", name=re.sub(r"[^\w-]", "_", name)[:64] or "response", schema=closed(schema)
+        )
 
     def read(self, text: str) -> Any:
         import json
@@ -77,7 +79,9 @@ class _Typed(Output[Any]):
                 found = found["value"]
             return self._adapter.validate_python(found)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, one['loc'])) or 'answer'}: {one['msg']}" for one in error.errors()]
+            problems = [
+                f"{'.'.join(map(str, one['loc'])) or 'answer'}: {one['msg']}" for one in error.errors()
+            ]
             raise WrongAnswer(
                 f"The answer does not keep to its type: {'; '.join(problems)}.", text=text, problems=problems
             ) from error
@@ -97,7 +101,7 @@ class _Schema(Output[Any]):
             found = json.loads(text)
         except ValueError as error:
             raise WrongAnswer(f"The answer is no JSON: {error}.", text=text, problems=[str(error)]) from error
-        from jsonschema import Draft202012Validator
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
         problems = [
             f"{'.'.join(map(str, one.absolute_path)) or 'answer'}: {one.message}"
@@ -105,13 +109,17 @@ class _Schema(Output[Any]):
         ]
         if problems:
             raise WrongAnswer(
-                f"The answer does not keep to its schema: {'; '.join(problems)}.", text=text, problems=problems
+                f"The answer does not keep to its schema: {'; '.join(problems)}.",
+                text=text,
+                problems=problems,
             )
         return found
 
 
 class _Text(Output[str]):
-    def __init__(self, structured: Mapping[str, Any], pattern: re.Pattern[str] | None, texts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, structured: Mapping[str, Any], pattern: re.Pattern[str] | None, texts: Sequence[str] = ()
+    ) -> None:
         self.structured, self._pattern, self._texts = structured, pattern, tuple(texts)
 
     def read(self, text: str) -> str:
@@ -134,10 +142,16 @@ def output(wanted: Any) -> Output[Any]:
         return _Text({"grammar": wanted.text}, None)
     if isinstance(wanted, Mapping):
         return _Schema(wanted)
-    if isinstance(wanted, type) or is_dataclass(wanted) or is_typeddict(wanted) or hasattr(wanted, "__origin__"):
+    if (
+        isinstance(wanted, type)
+        or is_dataclass(wanted)
+        or is_typeddict(wanted)
+        or hasattr(wanted, "__origin__")
+    ):
         return _Typed(wanted)
     raise InvalidRequest(
-        f"output={wanted!r} is neither a type nor a JSON schema nor a Choice, Regex or Grammar.", param="output"
+        f"output={wanted!r} is neither a type nor a JSON schema nor a Choice, Regex or Grammar.",
+        param="output",
     )
 
 

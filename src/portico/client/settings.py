@@ -33,7 +33,9 @@ class Retry(Value, frozen=True, kw_only=True):
     """Seconds waited at most. A server that asks for more gets its error told at once."""
     statuses: frozenset[int] = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
-    def again(self, error: ClientError, attempt: int, *, tried_there: bool, drawn: float | None = None) -> float | None:
+    def again(
+        self, error: ClientError, attempt: int, *, tried_there: bool, drawn: float | None = None
+    ) -> float | None:
         """Seconds to wait after `attempt` attempts, the last of which ended in `error`; None: it is told.
 
         1. Enough attempts. 2. The server says when to come again: then. 3. It has retried by itself: retries are not
@@ -44,7 +46,9 @@ class Retry(Value, frozen=True, kw_only=True):
         """
         if attempt >= self.attempts:  # (1)
             return None
-        if isinstance(error, RateLimited | ServerFailed) and (wait := error_retry_after(error)) is not None:  # (2)
+        if (
+            isinstance(error, RateLimited | ServerFailed) and (wait := error_retry_after(error)) is not None
+        ):  # (2)
             return wait if wait <= self.most else None
         if tried_there:  # (3)
             return None
@@ -58,11 +62,12 @@ class Retry(Value, frozen=True, kw_only=True):
 
 
 def error_retry_after(error: ClientError) -> float | None:
-    found = getattr(error, "retry_after", None)
-    return float(found) if found is not None else None
+    if isinstance(error, RateLimited) or isinstance(error, ServerFailed):
+        return error.retry_after
+    return None
 
 
-NO_RETRY = Retry(attempts=1)
+TIMEOUTS, RETRY, NO_RETRY = Timeouts(), Retry(), Retry(attempts=1)
 
 
 class Settings(Value, frozen=True, kw_only=True):

@@ -1,0 +1,269 @@
+"""The client in an event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+import httpx2
+from typing_extensions import Unpack
+
+from portico.client.asks import Asks, Embeddings
+from portico.client.client import about as _about
+from portico.client.drive_async import Given, Pool, Sending, drive
+from portico.client.flows import Count, Flows, ModelCard
+from portico.client.options import Messages, Options
+from portico.client.results import Result
+from portico.client.servers import Server, candidates
+from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
+from portico.client.streaming import AsyncEventStream
+from portico.client.wishes import Flow
+from portico.errors import ClientError, NotRunning
+from portico.messages import Tool, ToolChoice
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Talks to Portico, vLLM, Ollama's /v1, OpenAI, or anything else that speaks OpenAI's API. Its server is found at the
+    first call; it never starts one (portico.local does). Close it, or use it in an `async with`. It belongs to the event loop in
+    which it is first used; tasks may share it.
+
+    url, api_key: the server and its key; else PORTICO_HOST, VLLM_BASE_URL or VLLM_ENDPOINT, OLLAMA_HOST, OPENAI_BASE_URL,
+    each with the key of its own variable; else whoever answers on loopback's ports 11434 and 8000.
+    model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
+    Raises ConfigError for a URL that is none.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        retry: Retry = RETRY,
+        headers: Mapping[str, str] = {},
+        verify: Any = True,
+        proxy: str | None = None,
+        http_client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        environ = os.environ
+        named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
+        self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
+        self._candidates = candidates(url, api_key, environ)
+        self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
+        self._sender: Sending | None = None
+        self._flows: Flows | None = None
+
+    # ---- its life
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends its connections. A client that is used again opens new ones."""
+        if self._sender is not None:
+            await self._sender.close()
+            self._sender = self._flows = None
+
+    async def url(self) -> str:
+        """The server it talks to. Raises NotRunning where none is named and none answers on loopback."""
+        return (await self._found())[1].server.url
+
+    # ---- answers
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        output: type[P],
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool | None = None,
+        think: bool | str | None = None,
+        check: bool = False,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> Result[P]: ...
+
+    @overload
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        output: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool | None = None,
+        think: bool | str | None = None,
+        check: bool = False,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> Result[Any]: ...
+
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        output: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool | None = None,
+        think: bool | str | None = None,
+        check: bool = False,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> Result[Any]:
+        """The model's answer to a conversation, whole.
+
+        output: a pydantic model, dataclass, TypedDict or other type, a JSON schema, Choice, Regex or Grammar: the server is
+            held to it, the answer is checked, and `result.parsed` is the value.
+        think: reasoning on, off, or its effort; None: the model's default.
+        check: the prompt's tokens are counted first, and one that cannot fit is not sent.
+        extra: fields of the request that this version does not know.
+        Raises ClientError; WrongAnswer for one that does not keep to `output`.
+        """
+        about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
+        return await self._drive(
+            lambda asks: asks.chat(
+                messages, model=model, output_type=output, check=check, about=about, given=given
+            )
+        )
+
+    async def generate(self, prompt: str, *, output: Any = None, **more: Any) -> Result[Any]:
+        """`chat` with one message of the user's."""
+        return await self.chat(prompt, output=output, **more)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        messages: Messages,
+        *,
+        output: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice | None = None,
+        parallel_tool_calls: bool | None = None,
+        think: bool | str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> AsyncIterator[AsyncEventStream]:
+        """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
+        about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
+        exchanged, reader, began = await self._drive(
+            lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=about, given=given)
+        )
+        events = AsyncEventStream(exchanged, reader, url=await self.url(), began=began)
+        try:
+            yield events
+        finally:
+            await events.close()
+
+    async def complete(
+        self,
+        prompt: str | Sequence[int] | Sequence[str],
+        *,
+        model: str | None = None,
+        echo: bool = False,
+        suffix: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> Result[Any]:
+        """A raw completion of a text or of token ids, without a chat template."""
+        about = {"echo": echo, "suffix": suffix, "extra": extra}
+        return await self._drive(lambda asks: asks.complete(prompt, model=model, about=about, given=given))
+
+    async def embed(
+        self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> Embeddings:
+        """A vector for each text. Raises NotSupported for a model that has none."""
+        return await self._drive(lambda asks: asks.embed(texts, model=model, dimensions=dimensions))
+
+    # ---- what there is
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """What the server lists."""
+        return await self._run(lambda flows: flows.models())
+
+    async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
+        return await self._run(lambda flows: flows.tokenize(text, model=model))
+
+    async def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
+        return await self._run(lambda flows: flows.detokenize(tokens, model=model))
+
+    async def count(
+        self,
+        messages: Messages,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        tools: Sequence[Tool] = (),
+    ) -> Count:
+        """Tokens of the prompt that the server makes of a conversation; `exact` says whether it counted them."""
+        return await self._drive(lambda asks: asks.count(messages, model=model, system=system, tools=tools))
+
+    # ---- inside
+
+    async def _drive(self, ask: Callable[[Asks], Flow[T]]) -> T:
+        sender, flows = await self._found()
+        return await drive(ask(Asks(flows)), sender)
+
+    async def _run(self, ask: Callable[[Flows], Flow[T]]) -> T:
+        sender, flows = await self._found()
+        return await drive(ask(flows), sender)
+
+    async def _found(self) -> tuple[Sending, Flows]:
+        if self._sender is None or self._flows is None:
+            self._sender, self._flows = await self._first_that_answers()
+        return self._sender, self._flows
+
+    async def _first_that_answers(self) -> tuple[Sending, Flows]:
+        if len(self._candidates) == 1:
+            return self._at(self._candidates[0], self._settings)
+        quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
+        for server in self._candidates:
+            sender, flows = self._at(server, quick)
+            try:
+                await drive(flows.models(), sender)
+            except NotRunning:
+                await sender.close()
+            except ClientError:
+                await sender.close()
+                return self._at(
+                    server, self._settings
+                )  # something is there, and its error is worth more than ours
+            else:
+                await sender.close()
+                return self._at(server, self._settings)
+        looked = " and ".join(server.url for server in self._candidates)
+        raise NotRunning(
+            f"No server is named, and none answers at {looked}. Start one with `portico serve`, or name one: url=, "
+            "PORTICO_HOST or VLLM_BASE_URL."
+        )
+
+    def _at(self, server: Server, settings: Settings) -> tuple[Sending, Flows]:
+        sender: Sending
+        if (client := self._connection["http_client"]) is not None:
+            sender = Given(server, settings.timeouts, client, headers=settings.headers)
+        else:
+            verify, proxy = self._connection["verify"], self._connection["proxy"]
+            sender = Pool(server, settings.timeouts, headers=settings.headers, verify=verify, proxy=proxy)
+        return sender, Flows(server, settings)
+
+
+__all__ = ["AsyncClient"]
