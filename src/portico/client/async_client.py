@@ -16,6 +16,7 @@ from portico.client.drive_async import Given, Pool, Sending, drive
 from portico.client.flows import Count, Flows, ModelCard
 from portico.client.options import Messages, Options
 from portico.client.results import Result
+from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
 from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import AsyncEventStream
@@ -193,6 +194,39 @@ class AsyncClient:
     ) -> Embeddings:
         """A vector for each text. Raises NotSupported for a model that has none."""
         return await self._drive(lambda asks: asks.embed(texts, model=model, dimensions=dimensions))
+
+    async def run(
+        self,
+        messages: Messages,
+        *,
+        tools: Sequence[Any],
+        output: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        mode: Mode = "auto",
+        limits: Limits = LIMITS,
+        allow: Callable[..., Any] | None = None,
+        on_step: Callable[..., Any] | None = None,
+        think: bool | str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **given: Unpack[Options],
+    ) -> Run[Any]:
+        """Asks, makes the calls that the model asks for, tells it what came of them, and so on until it answers.
+
+        tools: functions, sync or async; their type hints and docstrings are what the model is told.
+        output: the type of the answer, as in `chat`.
+        mode: native (the server's tools), schema (one JSON schema over "call a tool or finish"), or auto; `run.why` says.
+        allow: called with `name` and `arguments` before each call; False or a text refuses it, and the model is told.
+        on_step: called with each `step` when it is made.
+        Raises ClientError; what a tool raises is told to the model.
+        """
+        told = {"system": system, "think": think, "extra": extra}
+
+        def ask(flows: Flows) -> Flow[Run[Any]]:
+            loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
+            return loop.run(messages, model=model, about=told, given=given)
+
+        return await self._run(ask)
 
     # ---- what there is
 

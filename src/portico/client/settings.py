@@ -57,14 +57,12 @@ class Retry(Value, frozen=True, kw_only=True):
         )
         if not broken and error.status not in self.statuses:
             return None
-        step = min(self.most, self.first * 2 ** (attempt - 1))
+        step = min(self.most, self.first * 2.0 ** (attempt - 1))
         return step * (0.5 + 0.5 * (random.random() if drawn is None else drawn))  # (4)
 
 
 def error_retry_after(error: ClientError) -> float | None:
-    if isinstance(error, RateLimited) or isinstance(error, ServerFailed):
-        return error.retry_after
-    return None
+    return error.retry_after if isinstance(error, RateLimited | ServerFailed) else None
 
 
 TIMEOUTS, RETRY, NO_RETRY = Timeouts(), Retry(), Retry(attempts=1)
