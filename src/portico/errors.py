@@ -396,7 +396,8 @@ class NotRunning(ClientError):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(
-            message or "Nothing answers there. Start a server with `portico serve`, or name another one (url=)."
+            message
+            or "Nothing answers there. Start a server with `portico serve`, or name another one (url=)."
         )
 
 
@@ -426,7 +427,11 @@ class PromptTooLong(ClientError):
 
     def __init__(self, *, tokens: int | None, limit: int | None, wanted: int | None = None) -> None:
         has = f"has {tokens} tokens" if tokens is not None else "is too long"
-        fits = f"the model's context is {limit} tokens" if limit is not None else "it is over the model's context"
+        fits = (
+            f"the model's context is {limit} tokens"
+            if limit is not None
+            else "it is over the model's context"
+        )
         more = f" and max_tokens asks for {wanted} more" if wanted is not None else ""
         super().__init__(f"The prompt {has}{more}, but {fits}. Shorten the prompt.")
         self.tokens, self.limit, self.wanted = tokens, limit, wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ class AsyncClient:
         self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
         self._candidates = candidates(url, api_key, environ)
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
+        self._finding = asyncio.Lock()
         self._sender: Sending | None = None
         self._flows: Flows | None = None
 
@@ -262,9 +264,10 @@ class AsyncClient:
         return await drive(ask(flows), sender)
 
     async def _found(self) -> tuple[Sending, Flows]:
-        if self._sender is None or self._flows is None:
-            self._sender, self._flows = await self._first_that_answers()
-        return self._sender, self._flows
+        async with self._finding:
+            if self._sender is None or self._flows is None:
+                self._sender, self._flows = await self._first_that_answers()
+            return self._sender, self._flows
 
     async def _first_that_answers(self) -> tuple[Sending, Flows]:
         if len(self._candidates) == 1:

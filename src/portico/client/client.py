@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
@@ -55,6 +56,7 @@ class Client:
         self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
         self._candidates = candidates(url, api_key, environ)
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
+        self._finding = threading.Lock()
         self._sender: Sender | None = None
         self._flows: Flows | None = None
 
@@ -261,9 +263,10 @@ class Client:
         return drive(ask(flows), sender)
 
     def _found(self) -> tuple[Sender, Flows]:
-        if self._sender is None or self._flows is None:
-            self._sender, self._flows = self._first_that_answers()
-        return self._sender, self._flows
+        with self._finding:
+            if self._sender is None or self._flows is None:
+                self._sender, self._flows = self._first_that_answers()
+            return self._sender, self._flows
 
     def _first_that_answers(self) -> tuple[Sender, Flows]:
         if len(self._candidates) == 1:

@@ -163,6 +163,9 @@ class Given:
 class _Httpx(AsyncStream):
     def __init__(self, response: httpx2.Response, headers: Mapping[str, str], timeouts: Timeouts) -> None:
         self._response, self.headers, self._timeouts = response, headers, timeouts
+        limits = response.request.extensions.get("timeout")
+        if isinstance(limits, dict):
+            limits["read"] = timeouts.between_tokens or None
         self._chunks = response.aiter_bytes()
 
     async def chunk(self) -> bytes:

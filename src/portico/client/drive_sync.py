@@ -26,6 +26,10 @@ class SyncStream(Stream):
     def __init__(self, response: httpx2.Response, send: Send, timeouts: Timeouts) -> None:
         self._response, self._send, self._timeouts = response, send, timeouts
         self.headers = _headers(response)
+        # httpx2 has one limit on reading; the connection looks it up at each read.
+        limits = response.request.extensions.get("timeout")
+        if isinstance(limits, dict):
+            limits["read"] = timeouts.between_tokens or None
         self._chunks = response.iter_bytes()
 
     def chunk(self) -> bytes:

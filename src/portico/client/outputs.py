@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, Generic, TypeVar, is_typeddict
+from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
 
 from portico.errors import InvalidRequest, WrongAnswer
 from portico.messages import Format
@@ -57,7 +58,7 @@ class _Typed(Output[Any]):
     def __init__(self, kind: Any) -> None:
         from pydantic import TypeAdapter
 
-        self._adapter = TypeAdapter(kind)
+        self._adapter = TypeAdapter(_pydantics(kind))
         schema = self._adapter.json_schema()
         self.wrapped = schema.get("type") != "object" and "$ref" not in schema and "properties" not in schema
         if self.wrapped:  # OpenAI's strict mode, and small models, want an object
@@ -87,6 +88,16 @@ class _Typed(Output[Any]):
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise WrongAnswer(f"The answer is no JSON: {error}.", text=text, problems=[str(error)]) from error
+
+
+def _pydantics(kind: Any) -> Any:
+    """Before Python 3.12 pydantic reads typing_extensions' TypedDict only."""
+    if sys.version_info >= (3, 12) or not is_typeddict(kind) or type(kind).__module__ != "typing":
+        return kind
+    import typing_extensions
+
+    hints = get_type_hints(kind, include_extras=True)
+    return typing_extensions.TypedDict(kind.__name__, hints, total=kind.__total__)  # type: ignore[operator]
 
 
 class _Schema(Output[Any]):

@@ -11,7 +11,14 @@ from portico.client.drive_sync import SyncStream
 from portico.client.exchange import Exchanged
 from portico.client.results import Result, Timing, of_choices
 from portico.dialects.assemble import Assembler
-from portico.errors import ClientError, CutOff, PorticoError, ServerFailed
+from portico.errors import (
+    ClientError,
+    ContextLengthExceeded,
+    CutOff,
+    PorticoError,
+    PromptTooLong,
+    ServerFailed,
+)
 from portico.messages import Choice, Event, ReasoningDelta, TextDelta, ToolCallDelta
 
 
@@ -52,20 +59,31 @@ class Reading:
 
     def _read(self, data: bytes) -> list[Event]:
         """The events in `data`; of nothing, the last ones. Raises what the server told, and CutOff."""
-        events = list(self._reader.feed(data) if data else self._reader.end())
+        try:
+            events = list(self._reader.feed(data) if data else self._reader.end())
+        except PorticoError as error:
+            raise self._told(error) from error
         for event in events:
             if self._first is None and isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
                 self._first = time.monotonic() - self._began
             self._assembler.add(event)
         if self._reader.failure is not None and not events:
-            raise self._named(ServerFailed(str(self._reader.failure), status=self._reader.failure.status))
+            raise self._told(self._reader.failure)
         if not data:
             self._ended = True
             if not self._reader.done:
-                raise self._named(CutOff(text=self.result.text))
+                raise self._named(CutOff())
         return events
 
+    def _told(self, error: PorticoError) -> ClientError:
+        """What the server said in the middle of its answer."""
+        if isinstance(error, ContextLengthExceeded):
+            return self._named(PromptTooLong(tokens=error.tokens, limit=error.limit))
+        return self._named(ServerFailed(str(error), status=error.status))
+
     def _named(self, error: ClientError) -> ClientError:
+        if isinstance(error, CutOff):
+            error.text = self.result.text
         error.url, error.request_id = self._url, self._exchanged.request_id
         error.attempts = len(self._exchanged.attempts)
         return error
@@ -78,7 +96,11 @@ class EventStream(Reading):
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
         while not self._ended:
-            yield from self._read(source.chunk())
+            try:
+                data = source.chunk()
+            except ClientError as error:
+                raise self._named(error)  # noqa: B904 - the same error, and where it happened
+            yield from self._read(data)
 
     def text(self) -> Iterator[str]:
         """The pieces of the text alone."""
@@ -97,7 +119,11 @@ class AsyncEventStream(Reading):
         source = self._exchanged.reply
         assert isinstance(source, AsyncStream)
         while not self._ended:
-            for event in self._read(await source.chunk()):
+            try:
+                data = await source.chunk()
+            except ClientError as error:
+                raise self._named(error)  # noqa: B904
+            for event in self._read(data):
                 yield event
 
     async def text(self) -> AsyncIterator[str]:
