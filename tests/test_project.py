@@ -80,4 +80,4 @@ def test_ci_calls_what_a_person_would() -> None:
     assert "make check" in text and "make test" in text
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     limits = [int(seconds) for seconds in re.findall(r"bounded (\d+)", text)]
-    assert len(limits) == 2 and sum(limits) < 35 * 60
+    assert len(limits) == 4 and sum(limits) < 35 * 60
