@@ -137,6 +137,7 @@ def test_the_environment_is_read_by_the_ways_in_alone() -> None:
     """Settings are read once and passed on; a variable read deep inside could not be seen from outside."""
     ways_in = {"inprocess", "cli", "__main__", "process"}
     programs = {"llamacpp_child.py"}  # started as a process of its own
+    programs |= {"client.py", "async_client.py"}  # a user's way in
     wrong = []
     for path, room, tree in modules():
         for node in ast.walk(tree):

@@ -1,3 +1,40 @@
-"""Portico: one front for open-weight models. The map of the code is docs/house.md."""
+"""Portico: one front for open-weight models. The map of the code is docs/house.md.
+
+from portico import Client
+print(Client().chat("Hello"))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from portico.client.async_client import AsyncClient as AsyncClient
+    from portico.client.client import Client as Client
+    from portico.client.outputs import Choice as Choice
+    from portico.client.outputs import Grammar as Grammar
+    from portico.client.outputs import Regex as Regex
+    from portico.client.rounds import Limits as Limits
+    from portico.client.settings import Retry as Retry
+    from portico.client.settings import Timeouts as Timeouts
 
 __version__ = "0.1.0.dev0"
+_FROM = {
+    "AsyncClient": "portico.client.async_client",
+    "Client": "portico.client.client",
+    "Choice": "portico.client.outputs",
+    "Grammar": "portico.client.outputs",
+    "Regex": "portico.client.outputs",
+    "Limits": "portico.client.rounds",
+    "Retry": "portico.client.settings",
+    "Timeouts": "portico.client.settings",
+}
+"""Loaded when they are used: `import portico` alone is for programs that want its version."""
+__all__ = ["__version__", *sorted(_FROM)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM:
+        raise AttributeError(f"module 'portico' has no attribute {name!r}")
+    return getattr(import_module(_FROM[name]), name)
