@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"ollama_env"},
             {"config_file"},
             {"guard", "leftovers"},
-            {"web", "process"},
+            {"web", "process", "recording"},
             {"engines", "library", "client"},
             {"gateway", "testing"},
             {"configured", "fetching"},

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import httpx2
@@ -116,7 +117,9 @@ def drive(flow: Flow[T], sender: Sender) -> T:
 def _granted(wish: Wish, sender: Sender) -> Any:
     match wish:
         case Send():
-            return sender.send(wish)
+            from portico.client.replayed import send  # which knows both drivers
+
+            return send(sender, wish)
         case Delay(seconds):
             time.sleep(seconds)
         case Call(function, arguments):
@@ -126,7 +129,9 @@ def _granted(wish: Wish, sender: Sender) -> Any:
             if len(flows) == 1:
                 return [drive(flows[0], sender)]
             with ThreadPoolExecutor(min(at_once, len(flows) or 1)) as pool:
-                return list(pool.map(lambda each: drive(each, sender), flows))
+                # Each in a copy of the context: a recording that goes on here goes on there.
+                made = [pool.submit(copy_context().run, drive, each, sender) for each in flows]
+                return [each.result() for each in made]
     return None
 
 

@@ -1,0 +1,182 @@
+"""Every effect of a run, written down and replayed: what a model answered, what a clock, a tool or a person said.
+
+    with record("run.jsonl"):        # whatever uses a client inside, sync, async, streamed, in parallel
+        ...
+    with replay("run.jsonl"):        # the same again: no connection is made, every byte is equal
+        ...
+
+The file is append-only, one effect a line, whole or not there. What is asked is found again by its content: the n-th request
+of the same content gets the n-th answer, whatever runs beside it. One that was not recorded raises ReplayDiffers, with the
+nearest recorded one and the difference. Keys and headers of requests are never written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from portico.errors import ReplayDiffers
+
+T = TypeVar("T")
+_NEAR = 200
+"""Lines of a difference that are shown."""
+
+
+class Recorder:
+    """Owns the file of a run that is recorded. Threads and tasks may share it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = path.open("wb")
+        self._lock = threading.Lock()
+        self._asked = 0
+
+    def asked(self) -> int:
+        """The number of an effect that begins now. Effects are written when they have ended, and found again in the order
+        in which they began."""
+        with self._lock:
+            self._asked += 1
+            return self._asked
+
+    def keep(self, number: int, kind: str, request: Any, response: Any) -> None:
+        line = json.dumps(
+            {"number": number, "kind": kind, "request": request, "response": response},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        with self._lock:
+            if self._file.closed:
+                return  # of a task that outlived its run
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+class Player:
+    """Owns what is left of a recording that is replayed."""
+
+    def __init__(self, path: Path) -> None:
+        found: list[dict[str, Any]] = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # the run was killed while it wrote
+            found.append(json.loads(line))
+        found.sort(key=lambda effect: int(effect["number"]))
+        self._left: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        for effect in found:
+            self._left[_digest(effect["kind"], effect["request"])].append(effect)
+        self._path, self._lock = path, threading.Lock()
+
+    def answer(self, kind: str, request: Any) -> Any:
+        """What was recorded for this request. Raises ReplayDiffers."""
+        with self._lock:
+            if same := self._left.get(_digest(kind, request)):
+                return same.popleft()["response"]
+            raise ReplayDiffers(self._difference(kind, request))
+
+    @property
+    def left(self) -> int:
+        """Effects that were recorded and not asked for yet."""
+        return sum(map(len, self._left.values()))
+
+    def _difference(self, kind: str, request: Any) -> str:
+        others = [effect for same in self._left.values() for effect in same if effect["kind"] == kind]
+        if not others:
+            return f"{self._path} has no further {kind} effect; this one was not recorded: {_shown(request)[:500]}"
+        mine = _shown(request)
+        nearest = max(
+            others,
+            key=lambda effect: difflib.SequenceMatcher(None, _shown(effect["request"]), mine).quick_ratio(),
+        )
+        lines = difflib.unified_diff(
+            _shown(nearest["request"]).splitlines(),
+            mine.splitlines(),
+            f"recorded as effect {nearest['number']}",
+            "asked now",
+            lineterm="",
+            n=1,
+        )
+        told = (
+            "\n".join(list(lines)[:_NEAR]) or "it is the same, and was asked more often than it was recorded"
+        )
+        return f"{self._path} has no such {kind} effect. The nearest:\n{told}"
+
+
+Journal = Recorder | Player
+_current: ContextVar[Journal | None] = ContextVar("recording", default=None)
+
+
+def current() -> Journal | None:
+    """The recording or the replay that goes on here."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def record(path: str | Path) -> Iterator[Recorder]:
+    """Everything inside is written to `path`, which is begun anew."""
+    recorder = Recorder(Path(path))
+    token = _current.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _current.reset(token)
+        recorder.close()
+
+
+@contextlib.contextmanager
+def replay(path: str | Path) -> Iterator[Player]:
+    """Everything inside is answered from `path`."""
+    player = Player(Path(path))
+    token = _current.set(player)
+    try:
+        yield player
+    finally:
+        _current.reset(token)
+
+
+def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
+    """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked."""
+    journal = _current.get()
+    if journal is None:
+        return do()
+    if isinstance(journal, Player):
+        return journal.answer(kind, request)  # type: ignore[no-any-return]
+    number = journal.asked()
+    value = do()
+    journal.keep(number, kind, request, value)
+    return value
+
+
+async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
+    """The same for what is awaited."""
+    journal = _current.get()
+    if journal is None:
+        return await do()
+    if isinstance(journal, Player):
+        return journal.answer(kind, request)  # type: ignore[no-any-return]
+    number = journal.asked()
+    value = await do()
+    journal.keep(number, kind, request, value)
+    return value
+
+
+def _digest(kind: str, request: Any) -> str:
+    canonical = json.dumps([kind, request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _shown(request: Any) -> str:
+    return json.dumps(request, sort_keys=True, ensure_ascii=False, indent=1)
