@@ -121,6 +121,8 @@ THEIRS = {
 """Flags of other programs that messages name or commands have."""
 VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what goes to vLLM verbatim
 VLLMS |= {"--revision", "--load-format", "--download-dir"}  # with which it fetches a model in its own way
+VLLMS |= {"--tokenizer", "--hf-config-path"}  # which may name another repository of the hub
+VLLMS |= {"--data-parallel-size"}  # with which it takes more requests at once
 OTHERS = {"--targets", "--repeat", "--connections", "--quick"}  # of the programs in benchmarks/
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from portico.engines import gpus, hardware, memory
+from portico.engines import Device, gpus, hardware, memory
+from portico.engines.apart import apart
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,22 @@ def test_a_driver_that_hangs_keeps_one_thread(nvml: FakeNvml, monkeypatch: pytes
 async def test_what_is_free_is_asked_outside_the_event_loop(nvml: FakeNvml) -> None:
     assert (await memory.free())["gpu"] == 60
     assert threading.current_thread() not in nvml.threads
+
+
+def test_a_driver_that_hangs_keeps_no_program_alive(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.engines.memory.ANSWER_SECONDS", 0.05, raising=False)
+    nvml.hangs.clear()
+    found: list[dict[Device, int]] = []
+    program = threading.Thread(target=lambda: found.append(asyncio.run(memory.free())))
+    program.start()
+    program.join(4)
+    assert not program.is_alive()
+    assert "host" in found[0] and "gpu" not in found[0]
+
+
+async def test_an_error_apart_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await apart(lambda: 1 // 0, within=5)
 
 
 @pytest.mark.parametrize(

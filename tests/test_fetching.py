@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fake_engines import processes, serve_fakes
 from library_fixtures import TINY, FakeHub, Repository, hub, library, safetensors
+from portico.configured import elsewhere
 from portico.engines import ModelSpec, Progress
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import EngineStartFailed
@@ -47,7 +49,16 @@ async def test_it_comes_with_progress_and_is_started_from_its_folder(fake: FakeH
     assert {one.stage for one in heard} == {"downloading"}
 
 
-@pytest.mark.parametrize("args", [("--trust-remote-code",), ("--revision=v2",), ("--load-format", "dummy")])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--trust-remote-code",),
+        ("--trust_remote_code",),
+        ("--revision=v2",),
+        ("--load-format", "dummy"),
+        ("--load_format=dummy",),
+    ],
+)
 async def test_what_vllm_fetches_in_its_own_way_is_left_to_it(
     fake: FakeHub, tmp_path: Path, args: tuple[str, ...]
 ) -> None:
@@ -68,6 +79,39 @@ async def test_a_hub_that_cannot_be_asked_is_left_to_vllm(fake: FakeHub, tmp_pat
     assert await fetched(spec(), print, library=library(tmp_path), offline=False) == spec()
     assert await fetched(spec(), print, library=library(tmp_path, fake), offline=True) == spec()
     assert not fake.asked
+
+
+async def test_what_was_fetched_is_started_again_as_it_is(fake: FakeHub, tmp_path: Path) -> None:
+    """Another revision would take the files away from the replicas that run with these."""
+    ours = library(tmp_path, fake)
+    first = await fetched(spec(), print, library=ours, offline=False)
+    asked = len(fake.asked)
+    changed = FILES | {"model.safetensors": safetensors({"w": ("BF16", (80, 100), 16000)})}
+    fake.repositories["org/m"] = Repository(changed, sha="beef" * 10)
+    for offline in (False, True):
+        assert await fetched(spec(), print, library=ours, offline=offline) == first
+    assert len(fake.asked) == asked, "nor need the hub be there"
+    assert await fetched(spec(), print, library=library(tmp_path), offline=False) == first
+
+
+async def test_what_is_not_whole_any_more_is_fetched_again(fake: FakeHub, tmp_path: Path) -> None:
+    first = await fetched(spec(), print, library=library(tmp_path, fake), offline=False)
+    weights = Path(first.source) / "model.safetensors"
+    weights.resolve().unlink()
+    weights.unlink()
+    assert await fetched(spec(), print, library=library(tmp_path, fake), offline=False) == first
+    assert weights.read_bytes() == WEIGHTS
+
+
+async def test_a_model_that_is_only_named_at_the_start_is_fetched(fake: FakeHub, tmp_path: Path) -> None:
+    ours = library(tmp_path, fake)
+    ours.lend([elsewhere(spec())])
+    assert (await fetched(spec(), print, library=ours, offline=False)).source != "org/m"
+
+
+async def test_what_is_no_name_to_us_is_left_to_vllm(fake: FakeHub, tmp_path: Path) -> None:
+    asked = msgspec.structs.replace(spec(), source="my.org/model")
+    assert await fetched(asked, print, library=library(tmp_path, fake), offline=False) == asked
 
 
 async def test_a_gated_model_says_what_to_do(fake: FakeHub, tmp_path: Path) -> None:

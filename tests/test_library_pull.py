@@ -11,11 +11,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from library_fixtures import (
     COMMIT,
@@ -32,6 +34,10 @@ from library_fixtures import (
 )
 from portico.errors import ModelNotFound
 from portico.library import HubSettings, Progress
+from portico.library.choice import choose
+from portico.library.hub import Hub
+from portico.library.progress import VERIFYING
+from portico.library.transfer import Stop
 
 MODEL = gguf({"general.file_type": 15}, tensors={"blk.0.w": (1000, 800)})
 OTHER = gguf({"general.file_type": 7}, tensors={"blk.0.w": (100, 80)})
@@ -369,3 +375,49 @@ def test_a_short_name_nobody_knows(fake: FakeHub, tmp_path: Path) -> None:
         pulled(library(tmp_path, fake), "lama3.2:1b")
     assert "llama3.2:1b" in caught.value.nearest
     assert fake.asked == []
+
+
+# ---- signs of life: whoever waits for a load hears nothing else
+
+
+def fetching(fake: FakeHub, folder: Path, said: list[Progress]) -> tuple[Callable[[], None], Path]:
+    """What fetches `org/m`, and the lock of its weights."""
+    made = Hub(HubSettings(endpoint=fake.url, token=None, cache=str(folder / "hub")), delay=0.01)
+    remote = made.look("org/m")
+    snapshot, files = made.plan(remote, choose(remote.files, repository="org/m", quantization=None))
+    weights = next(file for file in files if file.path == "model.safetensors")
+    return partial(made.fetch, snapshot, files, said.append, Stop()), snapshot.lock(weights.hash)
+
+
+@pytest.fixture
+def weights(fake: FakeHub) -> None:
+    files = {"config.json": (TINY / "config.json").read_bytes()}
+    files["model.safetensors"] = safetensors({"w": ("BF16", (40, 100), 8000)})
+    fake.repositories["org/m"] = Repository(files)
+
+
+@pytest.mark.usefixtures("weights")
+def test_verifying_says_that_it_goes_on(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portico.library.hub.BEAT", 0.0, raising=False)
+    monkeypatch.setattr("portico.library.transfer._CHUNK", 1000)
+    said: list[Progress] = []
+    fetch, _ = fetching(fake, tmp_path, said)
+    fetch()
+    assert said.count(VERIFYING) > 8
+
+
+@pytest.mark.usefixtures("weights")
+def test_who_waits_for_another_process_says_so(fake: FakeHub, tmp_path: Path) -> None:
+    said: list[Progress] = []
+    fetch, lock = fetching(fake, tmp_path, said)
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        waiting = threading.Thread(target=fetch)
+        waiting.start()
+        until(lambda: len(said) >= 2 and len(fake.gets("config.json")) == 1)
+        before = len(said) + 2  # what is still said of that file
+        until(lambda: len(said) > before + 1, seconds=10)
+    waiting.join(10)
+    assert not waiting.is_alive() and VERIFYING in said

@@ -115,6 +115,26 @@ DECISIONS = {
         ],
         Plan(),
     ),
+    "(6) another copy of it does not give way": (
+        [ready("x", in_flight=1), ready("y", in_flight=1), stopped("x#2", copy_of="x", waiting=1)],
+        Plan(hold=("y",)),
+    ),
+    "(6) ... nor the first for a copy, nor copies for each other: it is refused": (
+        [ready("x"), ready("x#2", copy_of="x", in_flight=1), stopped("x#3", copy_of="x", waiting=1)],
+        Plan(refuse=("x#3",)),
+    ),
+    "(6) ... nor a copy for the first": (
+        [ready("x#3", copy_of="x"), ready("x#2", copy_of="x"), stopped("x", waiting=1)],
+        Plan(refuse=("x",)),
+    ),
+    "(6) the other copy leaves anyway: wait for it": (
+        [
+            ready("x", in_flight=1, leaving=1),
+            ready("x#3", copy_of="x"),
+            stopped("x#2", copy_of="x", waiting=2),
+        ],
+        Plan(hold=("x",)),
+    ),
     "elsewhere: no room needed": (
         [ready("x"), ready("y"), stopped("a", waiting=1, occupies=False)],
         Plan(start=("a",)),
@@ -247,6 +267,31 @@ MEMORY = {
     ),
     "what one that sleeps deeper takes on its way is not free": (
         [gpu("x", "dozing", level=1, deepest=2), gpu("a", "stopped", waiting=1, needs=50)],
+        {"gpu": 100},
+        Plan(),
+    ),
+    "a copy does not fit beside the other one": (
+        [gpu("x", in_flight=1), gpu("x#2", "stopped", copy_of="x", waiting=1)],
+        {"gpu": 40},
+        Plan(refuse=("x#2",)),
+    ),
+    "... and it helps nobody that a third goes": (
+        [gpu("x"), gpu("y", needs=10), gpu("x#2", "stopped", copy_of="x", waiting=1)],
+        {"gpu": 40},
+        Plan(refuse=("x#2",)),
+    ),
+    "... unless that has enough": (
+        [gpu("x", needs=40), gpu("y"), gpu("x#2", "stopped", copy_of="x", waiting=1, needs=40)],
+        {"gpu": 0},
+        Plan(stop=("y",)),
+    ),
+    "... or nobody knows how much": (
+        [gpu("x", needs=40), gpu("y", needs=0), gpu("x#2", "stopped", copy_of="x", waiting=1, needs=40)],
+        {"gpu": 0},
+        Plan(stop=("y",)),
+    ),
+    "... while the other one starts, nobody knows": (
+        [gpu("x", "starting"), gpu("x#2", "stopped", copy_of="x", waiting=1)],
         {"gpu": 100},
         Plan(),
     ),

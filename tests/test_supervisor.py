@@ -979,6 +979,41 @@ async def test_who_ran_out_of_memory_without_the_others_does_not_drive_them_out_
 
 
 @in_virtual_time
+async def test_a_start_without_the_others_that_fails_in_another_way_is_told() -> None:
+    """Else nobody was ever refused, and it was started again and again."""
+    world = await on_gpus(a="0")
+    world.engine.fail(no_memory("0"))
+    world.engine.fail("bad weights", times=100)
+    with pytest.raises(EngineStartFailed, match="bad weights"):
+        await asyncio.wait_for(world.ask(spec("m")), 60)
+    with pytest.raises(EngineStartFailed, match="bad weights"):
+        await asyncio.wait_for(world.ask(spec("m")), 60)
+
+
+@in_virtual_time
+async def test_a_copy_that_runs_out_of_memory_drives_no_copy_of_its_model_out() -> None:
+    world = await on_gpus(x="0", y="0")
+    world.engine.claims["x#2"] = Claim(device="gpu", memory=60)
+    world.engine.fail(no_memory("0"), times=2)
+    with pytest.raises(EngineStartFailed, match="out of memory"):
+        await world.ask(spec("x#2", copy_of="x"))
+    assert [world.state(name) for name in "xy"] == ["ready", "stopped"]
+
+
+@in_virtual_time
+async def test_a_copy_for_which_there_is_no_room_is_refused_and_the_other_goes_on() -> None:
+    """Under much load a cold copy is asked for: to close the other one for it would answer nobody sooner."""
+    world = World(max_loaded=1, drain_timeout=10)
+    busy = await world.ask(spec("x"))
+    with pytest.raises(EngineStartFailed, match="no room beside the other replicas of 'x'"):
+        await asyncio.wait_for(world.ask(spec("x#2", copy_of="x")), 60)
+    assert world.supervisor.is_open("x") and not world.engine.stopped_while_serving
+    busy.release(0)
+    await asyncio.sleep(1)
+    assert (await world.ask(spec("x#2", copy_of="x"))).replica, "now there is"
+
+
+@in_virtual_time
 async def test_a_crashed_engine_whose_memory_is_not_free_yet_comes_back() -> None:
     """Nobody waits for it: other replicas of its model answer."""
     world = World()

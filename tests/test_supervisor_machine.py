@@ -27,6 +27,7 @@ CLAIMS = {
     "a": Claim(device="gpu", memory=40),
     "b": Claim(device="gpu", memory=60, deepest=2),
     "c": Claim(device="gpu", memory=80, deepest=1),
+    "a#2": Claim(device="gpu", memory=40),
 }
 GPUS = {"a": frozenset("0"), "b": frozenset("1")}
 
@@ -95,13 +96,16 @@ class SupervisorMachine(RuleBasedStateMachine):
 
     @rule(
         target=callers,
-        name=st.sampled_from("abcd"),
+        name=st.sampled_from(["a", "b", "c", "d", "a#2"]),
         context=st.sampled_from([None, None, None, 100]),
         settle=st.booleans(),
     )
     def ask(self, name: str, context: int | None, settle: bool) -> Caller:
         kind = "remote" if name == "d" else "llamacpp"
-        spec = ModelSpec(name=name, engine=kind, source=f"/{name}", context=context, keep_alive=30)
+        copy_of = name.partition("#")[0] if "#" in name else ""
+        spec = ModelSpec(
+            name=name, copy_of=copy_of, engine=kind, source=f"/{name}", context=context, keep_alive=30
+        )
         caller = Caller(self, spec)
         self.all.append(caller)
         if settle:

@@ -16,7 +16,14 @@ from portico.configured import configured, copies
 from portico.engines import Facts, ModelSpec
 from portico.engines.gpus import Gpu
 from portico.engines.vllm.command import CPU_KV_BYTES, Place, command
-from portico.engines.vllm.engine import PROCESS_BYTES, chosen_gpus, estimate
+from portico.engines.vllm.engine import (
+    MOST_AT_ONCE,
+    PROCESS_BYTES,
+    at_once,
+    chosen_gpus,
+    estimate,
+    is_offline,
+)
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import ConfigError
@@ -286,3 +293,65 @@ def test_what_a_model_is_expected_to_take() -> None:
     assert estimate(small, "host", ()) == 1000 + CPU_KV_BYTES + PROCESS_BYTES
     two = msgspec.structs.replace(small, vllm=VllmOptions(tensor_parallel_size=2, gpu_memory_utilization=0.5))
     assert estimate(two, "gpu", GPUS) == 100
+
+
+# ---- what is needed of the hub
+
+
+@pytest.mark.parametrize(
+    ("args", "needed"),
+    [
+        ((), False),
+        (("--scheduling-policy", "priority", "--max-num-seqs=512", "--chat-template=/t/x.jinja"), False),
+        (("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 3}'), False),
+        (("--speculative-config", '{"model":"org/draft","num_speculative_tokens":3}'), True),
+        (("--speculative_config.model=org/draft",), True),
+        (("--tokenizer", "org/x"), True),
+        (("--tokenizer=gpt2",), True),
+        (("--hf_config_path", "org/x"), True),
+        (("--lora-modules", "sql=org/sql-lora"), True),
+        (("--tokenizer", "HERE"), False),
+        (("--lora-modules=sql=HERE",), False),
+        (("--trust_remote_code",), True),
+    ],
+)
+def test_a_folder_is_started_without_the_hub_unless_an_argument_needs_it(
+    tmp_path: Path, args: tuple[str, ...], needed: bool
+) -> None:
+    here = tuple(each.replace("HERE", str(tmp_path)) for each in args)
+    spec = ModelSpec(name="m", engine="vllm", source=str(tmp_path), vllm=VllmOptions(args=here))
+    assert is_offline(spec) is not needed
+    assert not is_offline(msgspec.structs.replace(spec, source="org/m"))
+
+
+@pytest.mark.parametrize(("path", "needed"), [("HERE", False), ("org/lora", True)])
+def test_an_adapter_may_be_one_of_the_hub(tmp_path: Path, path: str, needed: bool) -> None:
+    options = VllmOptions(lora_modules=(("sql", path.replace("HERE", str(tmp_path))),))
+    assert is_offline(ModelSpec(name="m", engine="vllm", source=str(tmp_path), vllm=options)) is not needed
+
+
+# ---- how many requests it is given
+
+
+@pytest.mark.parametrize(
+    ("args", "found"),
+    [
+        ((), 4),
+        (("--max-num-seqs=512",), 512),
+        (("--max_num_seqs", "512"), 512),
+        (("--max-num-seqs", "8", "--max_num_seqs=9"), 9),
+        (("--max-num-seqs=9", "--data-parallel-size=2"), 18),
+        (("--data_parallel_size", "2"), 8),
+        (("-dp", "3"), 12),
+        (("--max-num-seqs",), 4),
+        (("--max-num-seqs", "many"), 4),
+    ],
+)
+def test_it_is_given_as_many_requests_as_its_arguments_let_it_take(args: tuple[str, ...], found: int) -> None:
+    """They come last, so they win over what the config says, such as OLLAMA_NUM_PARALLEL."""
+    assert at_once(VllmOptions(max_num_seqs=4, args=args)) == found
+
+
+def test_without_a_word_it_is_given_as_many_as_it_may_take() -> None:
+    assert at_once(VllmOptions()) == MOST_AT_ONCE
+    assert at_once(VllmOptions(args=("--data-parallel-size=2",))) == 2 * MOST_AT_ONCE

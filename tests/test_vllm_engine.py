@@ -22,7 +22,7 @@ import pytest
 from portico.engines import ModelSpec, Progress, Progressed
 from portico.engines.gpus import Gpu
 from portico.engines.supervisor import Supervisor
-from portico.engines.vllm.engine import Vllm, VllmReplica
+from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
@@ -40,6 +40,7 @@ QUICK = Limits(stopped=0.5, silent=2.0, unseen=2.0, spinning=6.0, idle=1.0)
 
 @pytest.fixture(autouse=True)
 def fake_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
@@ -137,6 +138,24 @@ async def test_one_starts_at_a_time(tmp_path: Path) -> None:
     assert done == {first}
     for task in (first, second):
         await engine.stop(await task)
+
+
+async def test_only_a_model_that_was_asked_for_as_a_folder_is_started_without_the_hub(tmp_path: Path) -> None:
+    """One that was fetched may need more of the hub than its own files."""
+
+    async def fetch(asked: ModelSpec, progressed: Progressed) -> ModelSpec:
+        return msgspec.structs.replace(asked, source=str(tmp_path))
+
+    engine = Vllm(tmp_path, install=FAKE, fetch=fetch)
+    for source, offline in (("org/m", None), (str(tmp_path), "1")):
+        replica = await engine.start(msgspec.structs.replace(spec(), source=source))
+        assert {p.environ().get("HF_HUB_OFFLINE") for p in with_mark(replica.mark)} == {offline}
+        await engine.stop(replica)
+
+
+async def test_it_is_given_as_many_at_once_as_its_arguments_say(tmp_path: Path) -> None:
+    async with started(tmp_path, "--max-num-seqs=512", max_num_seqs=4) as (_, replica):
+        assert replica.turns is not None and replica.turns.at_once == 512 + AHEAD
 
 
 class OneByOne(Vllm):
@@ -332,6 +351,20 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
         assert replica.watch.resident > 1 << 20
 
 
+async def test_a_driver_that_hangs_keeps_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr("portico.engines.vllm.engine.ANSWER_SECONDS", 0.1, raising=False)
+    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: (answer.wait(), ())[1])
+    engine = Vllm(tmp_path, install=FAKE)
+    try:
+        await asyncio.wait_for(engine.look(), 5)
+        replica = await asyncio.wait_for(engine.start(spec()), 30)
+        assert replica.gpus == frozenset()
+        await engine.stop(replica)
+    finally:
+        answer.set()
+
+
 @pytest.mark.parametrize("driver", ["fails", "hangs"])
 async def test_a_driver_that_is_broken_keeps_nothing_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
@@ -404,7 +437,7 @@ async def test_one_that_cannot_sleep_says_so(tmp_path: Path) -> None:
             await engine.sleep(replica, 1)
 
 
-def test_claims_do_not_ask_the_driver_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_claims_do_not_ask_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are made in the event loop."""
     asked: list[int] = []
 
@@ -414,7 +447,8 @@ def test_claims_do_not_ask_the_driver_again(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("portico.engines.vllm.engine.gpus", present)
     engine = Vllm(tmp_path, install=FAKE, visible="0,1")
-    engine.look()
+    assert engine.claim(spec()).memory == 0 and not asked, "nobody knows yet"
+    await engine.look()
     assert {engine.claim(spec()).memory for _ in range(3)} == {180}, (
         "nine tenths of the largest that may be used"
     )

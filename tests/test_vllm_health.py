@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -9,6 +11,8 @@ import pytest
 from hypothesis import given
 
 from portico.engines.vllm.health import Counted, Health, Limits, Look, counted
+from portico.engines.vllm.watch import Processes, Watch
+from portico.errors import UpstreamUnreachable
 
 LIMITS = Limits(stopped=4, silent=10, unseen=30, spinning=60, idle=20)
 
@@ -144,3 +148,38 @@ vllm:iteration_tokens_total_sum{engine="0",model_name="m"} 1520.0
 )
 def test_what_metrics_say(text: bytes, found: Counted) -> None:
     assert counted(text) == found
+
+
+# ---- what is asked for a verdict
+
+
+class Quiet:
+    """An engine in a long step: no process uses the CPU, /metrics says the same each time, or nothing for once."""
+
+    def __init__(self, missed: int) -> None:
+        self.missed, self.asked = missed, 0
+
+    def look(self) -> Processes:
+        return Processes(cpu=1.0)
+
+    async def fetch(self, method: str, path: str) -> SimpleNamespace:
+        self.asked += 1
+        if self.asked == self.missed:
+            raise UpstreamUnreachable(url="unix:///run/x.sock")
+        return SimpleNamespace(body=METRICS)
+
+
+async def test_one_answer_that_did_not_come_does_not_hide_what_the_gpus_do() -> None:
+    """Else the look after it takes the step for a new one, without asking the GPUs, and the short limit holds."""
+    engine: Any = Quiet(missed=3)
+    watch = Watch(
+        engine,
+        engine,
+        probe=lambda: asyncio.ensure_future(asyncio.sleep(0)),
+        dead=print,
+        computes=lambda: None,
+        limits=LIMITS,
+    )
+    looks = [await watch._look() for _ in range(5)]
+    assert [look.running for look in looks] == [3, 3, None, 3, 3]
+    assert [look.gpu for look in looks] == [False, None, None, None, None]

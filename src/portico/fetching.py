@@ -6,15 +6,23 @@ vLLM would fetch it too, but it says nothing until each file is whole, and a cut
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from portico.engines import ModelSpec, Progress, Progressed
-from portico.errors import DamagedFile, EngineStartFailed, Gated, LibraryError, ModelNotFound, NoSpace
+from portico.engines.vllm.arguments import has_any
+from portico.errors import (
+    DamagedFile,
+    EngineStartFailed,
+    Gated,
+    InvalidRequest,
+    LibraryError,
+    ModelNotFound,
+    NoSpace,
+)
 from portico.library import Library
 from portico.library import Progress as Pulled
 
@@ -24,11 +32,16 @@ _OF_THE_HUB = ("--revision", "--trust-remote-code", "--download-dir", "--load-fo
 
 
 async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, offline: bool) -> ModelSpec:
-    """The model with its files here. Left to vLLM, which looks into the hub's cache and says what is wrong: where the hub
+    """The model with its files here. Those of a model that was pulled before are taken as they are, whatever the hub has by
+    now: all replicas run the same, and a newer pull would take the files away from those that run. Left to vLLM, which looks into the hub's cache and says what is wrong: where the hub
     cannot be asked, what has other weights than safetensors, and what vLLM's own arguments fetch in another way.
 
     Raises EngineStartFailed for a model whose owner asks for a licence to be accepted, and for a full disk."""
-    if offline or _is_here(spec.source) or _names_any(spec.vllm.args, _OF_THE_HUB):
+    if _is_here(spec.source) or has_any(spec.vllm.args, _OF_THE_HUB):
+        return spec
+    if (kept := await asyncio.to_thread(_kept, spec, library)) is not None:
+        return kept
+    if offline:
         return spec
     try:
         offer = await asyncio.to_thread(library.offered, spec.source)
@@ -38,12 +51,22 @@ async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, 
         async with aclosing(library.pull(spec.source)) as said:
             async for one in said:
                 progressed(_told(one, counts))
-        model = await asyncio.to_thread(partial(library.find, spec.source))
+        return await asyncio.to_thread(_kept, spec, library) or spec
     except (Gated, NoSpace, DamagedFile) as error:
         raise EngineStartFailed(model=spec.name, reason=str(error)) from error
-    except (LibraryError, ModelNotFound):
+    except (LibraryError, ModelNotFound, InvalidRequest):  # what is no name to us may be one of the hub's
         return spec
-    return msgspec.structs.replace(spec, source=str(model.path), facts=model.weights)
+
+
+def _kept(spec: ModelSpec, library: Library) -> ModelSpec | None:
+    """With the files of the hub that were pulled under its name; None: they are not here, or not all of them."""
+    try:
+        model = library.find(spec.source)
+    except (ModelNotFound, DamagedFile):
+        return None
+    if model.origin != "hub" or model.weights.format != "safetensors":
+        return None
+    return msgspec.structs.replace(spec, source=model.path, facts=model.weights)
 
 
 def _told(one: Pulled, counts: dict[str, tuple[int, int]]) -> Progress | None:
@@ -59,10 +82,6 @@ def _told(one: Pulled, counts: dict[str, tuple[int, int]]) -> Progress | None:
 
 def _is_here(source: str) -> bool:
     return Path(source).exists()
-
-
-def _names_any(args: Iterable[str], wanted: tuple[str, ...]) -> bool:
-    return any(each.partition("=")[0] in wanted for each in args)
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:

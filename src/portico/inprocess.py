@@ -165,7 +165,7 @@ class Portico:
         try:
             for left in await asyncio.to_thread(self._vllm.end_leftovers):
                 self._say("leftovers ended", model=left.model)
-            await asyncio.to_thread(self._vllm.look)
+            await self._vllm.look()
             here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
             await self._check_fallbacks()
             await asyncio.gather(*map(self.supervisor.load, here))

@@ -14,6 +14,8 @@ from portico.messages import Value
 
 _ANSWER_SECONDS = 5.0
 """Longer than the driver takes to wake GPUs that nobody uses."""
+ANSWER_SECONDS = 2 * _ANSWER_SECONDS
+"""For somebody who asks apart, and may have to wait until another has been answered."""
 _asking = threading.Lock()
 """One asks the driver at a time: where it hangs, one thread hangs, and not one more each time that somebody looks."""
 

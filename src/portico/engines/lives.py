@@ -128,7 +128,8 @@ class Model:
         """Of the start that is under way."""
         self.claim: Claim = engine.claim(spec)
         self.without: frozenset[str] = frozenset()
-        """Its last start ran out of memory beside these: for those who wait it is started once more without them."""
+        """Its last start ran out of memory beside these: for those who wait it is started once more without them, however
+        that ends."""
         self.failed_apart: ModelSpec | None = None
         """With these settings it ran out of memory though nobody shared it: others need not make room for that again."""
         self.stays_until = 0.0
@@ -139,10 +140,16 @@ class Model:
         self.naps: Sequence[float] = ()
         """Seconds of idleness until it sleeps, and then until it sleeps deeper."""
 
+    @property
+    def original(self) -> str:
+        """The name that all replicas of it share."""
+        return self.spec.copy_of or self.spec.name
+
     def standing(self) -> Standing:
         """As values, for the decision."""
         return Standing(
             name=self.spec.name,
+            copy_of=self.spec.copy_of,
             state=self.state,
             in_flight=self.run.in_flight if self.run else 0,
             waiting=self.waiting[0].order if self.waiting else None,
@@ -191,7 +198,7 @@ class Model:
         turns = run.replica.turns if run is not None else None
         return ReplicaStatus(
             name=self.spec.name,
-            model=self.spec.copy_of or self.spec.name,
+            model=self.original,
             state=self.state,
             engine=self.spec.engine,
             in_flight=run.in_flight if run else 0,

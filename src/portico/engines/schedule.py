@@ -23,6 +23,8 @@ class Standing(Value, frozen=True, kw_only=True):
     """How one model stands. Times are the event loop's, in seconds; memory is in bytes."""
 
     name: str
+    copy_of: str = ""
+    """The model it is a further replica of; the first one has none."""
     state: State
     in_flight: int = 0
     waiting: int | None = None
@@ -72,6 +74,8 @@ class Plan(Value, frozen=True, kw_only=True):
     """Busy for too long though others wait: stopped, and those who are served are told."""
     hold: tuple[str, ...] = ()
     """Busy, and to give way: whoever comes now waits, so that those who are served can end."""
+    refuse: tuple[str, ...] = ()
+    """Waited for, and there is no room beside other copies of the same model: these answer sooner."""
     forget: tuple[str, ...] = ()
     """Failed, and would by now have been unloaded: loaded again only when somebody asks, as any idle model."""
     wake_at: float = math.inf
@@ -95,7 +99,8 @@ def decide(
     6. No room: of the models that may give way, the idle one that would expire first goes to sleep or is stopped,
        then the next, until there would be room; where all are busy the one that would expire first is held.
        Nobody who came earlier is held back for it: he has been served in (1). One that is held for too long is cut.
-       Nobody who came later takes what is free meanwhile.
+       Nobody who came later takes what is free meanwhile. Copies of one model give no way to each other: it would
+       be loaded as often as before, and nobody served meanwhile. A copy that has no room beside those is refused.
 
     Then, of the models nobody waits for:
 
@@ -140,6 +145,10 @@ def is_lost(standing: Standing, now: float) -> bool:
     return standing.state in ("failed", "starting") and standing.failures >= LOST_AFTER
 
 
+def _are_copies(one: Standing, other: Standing) -> bool:
+    return (one.copy_of or one.name) == (other.copy_of or other.name)
+
+
 def _leaves_first(standing: Standing) -> bool:
     return standing.leaving is not None and standing.leaving <= (standing.waiting or 0)
 
@@ -168,6 +177,7 @@ class _Draft:
         self.start: list[Standing] = []
         self.asleep: dict[str, int] = {}
         self.gone: list[str] = []
+        self.refused: list[str] = []
         self.forgotten: list[str] = []
         self.going: dict[str, Standing] = {}
         """Ready, and to give way or to be unloaded."""
@@ -185,7 +195,10 @@ class _Draft:
             self._take(standing)
         else:
             if not self._wait_for_room(standing):  # (5)
-                self._make_room(standing)  # (6)
+                if self._is_kept_out(standing):  # (6)
+                    self.refused.append(standing.name)
+                    return
+                self._make_room(standing)
             self.promised.add(standing.device)
 
     def _has_room(self, standing: Standing) -> bool:
@@ -217,11 +230,24 @@ class _Draft:
         on_its_way = ("starting", "waking", *_LEAVES)
         return any(one.device == standing.device and one.state in on_its_way for one in self.loaded)
 
+    def _is_kept_out(self, standing: Standing) -> bool:
+        """Other copies of its model stay, and all that may give way to it is too little."""
+        copies = [one for one in self.loaded if _are_copies(one, standing)]
+        if not copies or any(one.leaving is not None or one.name in self.going for one in copies):
+            return False
+        rest = self._may_give_way(standing)
+        given = sum(one.needs or math.inf for one in rest if one.device == standing.device)
+        missing = standing.needs - self.free.get(standing.device, math.inf)
+        return len(rest) < 1 - self.places or given < missing
+
+    def _may_give_way(self, standing: Standing) -> list[Standing]:
+        return [one for one in self.ready if one.name not in self.going and not _are_copies(one, standing)]
+
     def _make_room(self, standing: Standing) -> None:
         missing = standing.needs - self.free.get(standing.device, math.inf)
         places = 1 - self.places
         while True:
-            rest = [one for one in self.ready if one.name not in self.going]
+            rest = self._may_give_way(standing)
             rivals = [one for one in rest if one.name in standing.without]
             if places <= 0:  # memory is short, or it is to start without some
                 rest = [one for one in rest if one.device == standing.device]
@@ -310,6 +336,7 @@ class _Draft:
             stop=tuple(name for name in idle if name not in self.asleep),
             cut=tuple(self.gone),
             hold=tuple(name for name in self.going if name not in idle and name not in self.gone),
+            refuse=tuple(self.refused),
             forget=tuple(self.forgotten),
             wake_at=self.wake_at,
         )

@@ -280,6 +280,11 @@ class Supervisor:
             model.claim = self._engines[spec.engine].claim(spec)
             model.state, model.began = "starting", now
             model.under_way = self._spawn(self._load(model, spec), f"load {name}")
+        for name in plan.refuse:
+            model = self._models[name]
+            model.without = frozenset()
+            reason = f"there is no room beside the other replicas of {model.original!r}."
+            self._refuse(model, EngineStartFailed(model=name, reason=reason))
         for name in plan.forget:
             self._models[name].let_go()
         for name in plan.wake:
@@ -374,6 +379,8 @@ class Supervisor:
         model.not_started(self._now(), error)
         if isinstance(error, EngineStartFailed) and error.out_of_memory:
             model.ran_out_of_memory(spec, self._rivals(model, error.gpus))
+        else:  # or those who wait would never be told, whatever else fails
+            model.without = frozenset()
         again = {"without": sorted(model.without)} if model.without else {}
         event = "model starts again without others" if again else "model not loaded"
         self._say(event, model=model.spec.name, error=str(error), **again)
@@ -382,10 +389,13 @@ class Supervisor:
             self._refuse(model, error)
 
     def _rivals(self, model: Model, gpus: frozenset[str]) -> frozenset[str]:
-        """The models that have memory which a start of this one lacked: of its device, and on its GPUs if these are known."""
+        """The models that have memory which a start of this one lacked: of its device, and on its GPUs if these are known.
+        No copies of it: they would drive each other out again and again."""
         found = set()
         for name, other in self._models.items():
-            if other is model or other.run is None or other.state == "sleeping" or not other.engine.occupies:
+            if other.run is None or other.state == "sleeping" or not other.engine.occupies:
+                continue
+            if other.original == model.original:
                 continue
             theirs = other.run.replica.gpus
             if other.claim.device == model.claim.device and not (gpus and theirs and gpus.isdisjoint(theirs)):

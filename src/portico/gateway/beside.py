@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from portico import __version__
+from portico.engines.apart import apart
 from portico.engines.gpus import gpus
 from portico.engines.supervisor import ReplicaStatus, Supervisor
 from portico.gateway.engine_metrics import collected, of_gpus
@@ -17,6 +18,8 @@ from portico.gateway.meters import Meters, exposition
 from portico.gateway.models import Models
 from portico.web import Access, Request, Route
 
+GPU_SECONDS = 2.0
+"""What the driver gets to tell of the GPUs."""
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -138,7 +141,8 @@ class BesideRoutes:
         if engines:
             body += await collected(engines)
         if self._gpu is not None:
-            body += of_gpus(await asyncio.to_thread(gpus))
+            with contextlib.suppress(TimeoutError):  # of a driver that hangs nothing is told
+                body += of_gpus(await apart(gpus, within=GPU_SECONDS))
         await request.answer(200, body, _PROMETHEUS)
 
     async def version(self, request: Request) -> None:

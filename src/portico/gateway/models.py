@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TypeVar
 
 import msgspec
 
 from portico import names
 from portico.engines import Facts, ModelSpec
+from portico.engines.apart import apart
 from portico.errors import DamagedFile, ModelNotFound, PorticoError
 from portico.messages import ChatRequest, CompletionRequest, Message, Sampling, Text, Value
-
-T = TypeVar("T")
 
 _log = logging.getLogger("portico.models")
 
@@ -235,7 +231,7 @@ class Models:
             changes = -1
             while changes != self._changes:  # what was changed meanwhile may be missing in it
                 changes = self._changes
-                known = self._with(await _apart(self._shelf))
+                known = self._with(await apart(self._shelf, within=None))
             self._known, self._listed_at, self._failure = known, time.monotonic(), None
             self._resolved.clear()
         except Exception as error:  # a disk that fails: what is known already can still be served
@@ -276,32 +272,6 @@ class Models:
         model = self._as_configured(spec)
         for name, _ in spec.vllm.lora_modules:
             yield msgspec.structs.replace(model, name=names.canonical(name), adapter=name)
-
-
-async def _apart(work: Callable[[], T]) -> T:
-    """What `work` gives, in a thread of its own: one of an executor would have to end before the program can, and a
-    folder that hangs never lets it."""
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if found.done():
-            return
-        if error is not None:
-            found.set_exception(error)
-        else:
-            found.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            result, failure = work(), None
-        except Exception as error:
-            result, failure = None, error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, result, failure)
-
-    threading.Thread(target=run, name="list models", daemon=True).start()
-    return await found
 
 
 def bare(name: str) -> str:

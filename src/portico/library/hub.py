@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 LOOK_TIMEOUT = 15.0  # seconds for the answer about a repository
 EVERY = 0.1  # seconds between two reports about one file
+BEAT = 1.0  # seconds between two signs that files are still verified
 
 Report = Callable[[Progress], None]
 
@@ -138,16 +140,16 @@ class Hub:
         transfer = self._transfer(snapshot, stop)
         try:
             for file in wanted:
-                with _locked(snapshot, file, stop):
+                meter = _Meter(file, report)
+                with _locked(snapshot, file, stop, partial(_look, snapshot, file, meter)):
                     if not hubcache.has(snapshot, file):
-                        meter = _Meter(file, report)
                         transfer.fetch(self._url(snapshot, file), file, snapshot.part(file.hash), meter)
                 report(_progress(file, file.size))
-            report(VERIFYING)
+            verifies = _Beat(report)
             for file in wanted:
-                with _locked(snapshot, file, stop):
+                with _locked(snapshot, file, stop, verifies):
                     if not hubcache.has(snapshot, file):
-                        transfer.verify(file, snapshot.part(file.hash))
+                        transfer.verify(file, snapshot.part(file.hash), verifies)
                         os.replace(snapshot.part(file.hash), snapshot.blob(file.hash))
             for file in files:
                 hubcache.link(snapshot, file)
@@ -205,6 +207,27 @@ class _Meter:
             self._report(_progress(self._file, self._most))
 
 
+class _Beat:
+    """Says that files are verified, at once and then every second as long as that goes on: hashing a large model takes
+    minutes, and whoever hears nothing takes it for one that hangs."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._next = 0.0
+        self()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + BEAT
+            self._report(VERIFYING)
+
+
+def _look(snapshot: Snapshot, file: CachedFile, meter: _Meter) -> None:
+    """Reports what another process, which fetches the same file, has of it."""
+    meter(_arrived(snapshot, file))
+
+
 def _progress(file: CachedFile, completed: int) -> Progress:
     if len(file.hash) != 64:
         return Progress(status=f"pulling {file.path}", total=file.size, completed=completed)
@@ -220,8 +243,9 @@ def _arrived(snapshot: Snapshot, file: CachedFile) -> int:
 
 
 @contextlib.contextmanager
-def _locked(snapshot: Snapshot, file: CachedFile, stop: Stop) -> Iterator[None]:
-    """Keeps other processes, huggingface_hub's among them, from fetching the same file into the same part."""
+def _locked(snapshot: Snapshot, file: CachedFile, stop: Stop, waits: Callable[[], None]) -> Iterator[None]:
+    """Keeps other processes, huggingface_hub's among them, from fetching the same file into the same part. `waits` is
+    called again and again while one of them does."""
     from filelock import FileLock, Timeout  # huggingface_hub depends on it
 
     path = snapshot.lock(file.hash)
@@ -232,6 +256,7 @@ def _locked(snapshot: Snapshot, file: CachedFile, stop: Stop) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             stop.check()
+            waits()
         except NotImplementedError:
             break  # a file system without locks: two at once spoil a part, and verifying finds it
     try:

@@ -154,8 +154,9 @@ class Transfer:
             part.unlink()
             raise PullFailed(f"{file.path} cannot be fetched: more than its {file.size} bytes came.")
 
-    def verify(self, file: CachedFile, part: Path) -> None:
-        """Compares the part's hash with the file's. A part that differs is deleted: nothing of it can be used."""
+    def verify(self, file: CachedFile, part: Path, goes_on: Callable[[], None]) -> None:
+        """Compares the part's hash with the file's. A part that differs is deleted: nothing of it can be used. `goes_on` is
+        called for each piece that was read."""
         git = len(file.hash) == 40
         found = hashlib.sha1(usedforsecurity=False) if git else hashlib.sha256()
         if git:
@@ -164,6 +165,7 @@ class Transfer:
             while chunk := content.read(_CHUNK):
                 self._stop.check()
                 found.update(chunk)
+                goes_on()
             os.fsync(content.fileno())
         if found.hexdigest() != file.hash:
             part.unlink()

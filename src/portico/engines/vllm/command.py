@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from portico.engines import ModelSpec
+from portico.engines.vllm.arguments import flag, has_any
 from portico.engines.vllm.families import family
 from portico.engines.vllm.installs import Install
 from portico.messages import Value
@@ -51,7 +52,7 @@ def command(spec: ModelSpec, install: Install, place: Place, *, more: Mapping[st
     # What usage tells of the prefix cache, and the cache itself; our own log has a line for each request.
     argv += ["--enable-prefix-caching", "--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
     given = spec.vllm.args
-    if install.device == "cpu" and not any(_names(each) in _EAGER for each in given):
+    if install.device == "cpu" and not has_any(given, _EAGER):
         argv.append("--enforce-eager")  # compiling for a CPU takes minutes and a C++ compiler
     argv += given
     return Command(argv=tuple(argv), environment={**_environment(spec, install, place), **more})
@@ -88,7 +89,7 @@ def _parsers(spec: ModelSpec) -> list[str]:
     """Those that were asked for, else those of the model's family. One that stands in the arguments takes the place
     of ours of its kind."""
     options = spec.vllm
-    given = {_names(each) for each in options.args}
+    given = {flag(each) for each in options.args}
     known = family(spec.facts.class_name, spec.facts.architecture, spec.source)
     tools = options.tool_call_parser if options.tool_call_parser is not None else known and known.tool_parser
     reasoning = (
@@ -134,8 +135,3 @@ def _environment(spec: ModelSpec, install: Install, place: Place) -> dict[str, s
         found["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, -(-space // _GIB)))
         found["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     return found
-
-
-def _names(argument: str) -> str:
-    """The flag that an argument is, as vLLM understands it: it takes _ for - too."""
-    return argument.partition("=")[0].replace("_", "-")

@@ -16,13 +16,16 @@ import msgspec
 
 from portico.dialects.spelling import VLLM
 from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
-from portico.engines.gpus import Gpu, gpus, visible
+from portico.engines.apart import apart
+from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
+from portico.engines.vllm.arguments import may_need_the_hub, number
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
+from portico.engines.vllm.options import VllmOptions
 from portico.engines.vllm.said import Stages
 from portico.engines.vllm.watch import ProcessTree, Watch
 from portico.engines.vllm.why import why
@@ -158,7 +161,7 @@ class Vllm:
         measured = self._measured.get(spec)
         return Claim(
             device=device,
-            memory=measured if measured is not None else estimate(spec, device, self._gpus()),
+            memory=measured if measured is not None else estimate(spec, device, self._present),
             deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
         )
 
@@ -185,18 +188,21 @@ class Vllm:
         self._running = Running(home / "engines" / "running")
         self._starting = asyncio.Lock()
         self._present: tuple[Gpu, ...] = ()
+        """As they were seen last: how large they are does not change, and who claims does so in the event loop."""
 
-    def _gpus(self) -> tuple[Gpu, ...]:
-        """As they were seen first: how large they are does not change, and who claims does so in the event loop."""
-        if not self._present:
-            present = gpus()
-            self._present = visible(present, self._visible) or present
-        return self._present
-
-    def look(self) -> None:
-        """Looks for GPUs, so that claims need not. Blocks, for seconds where nobody uses them."""
+    async def look(self) -> None:
+        """Looks for GPUs, because claims do not. Takes seconds where nobody uses them."""
         if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
-            self._gpus()
+            await self._look()
+
+    async def _look(self) -> tuple[Gpu, ...]:
+        """Those that the driver names; none where it does not in time."""
+        try:
+            present = await apart(gpus, within=ANSWER_SECONDS)
+        except TimeoutError:
+            return ()
+        self._present = visible(present, self._visible) or present or self._present
+        return present
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
@@ -220,9 +226,9 @@ class Vllm:
         """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
         mark = new_mark()
         chosen = None
-        if install.device == "gpu" and (present := await asyncio.to_thread(gpus)):
+        if install.device == "gpu" and (present := await self._look()):
             chosen = chosen_gpus(spec, present, self._visible)
-        place = self._place(local, mark, chosen)
+        place = self._place(spec, mark, chosen)
         child = self._launch(spec, command(local, install, place, more={MARK: mark}))
         upstream = self._upstream(place)
         try:
@@ -238,8 +244,9 @@ class Vllm:
                 device=install.device,
             )
             # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
-            at_once = (spec.vllm.max_num_seqs or MOST_AT_ONCE) + AHEAD
-            replica.turns = Turns(at_once, max_waiting=self._max_waiting, patience=self._patience)
+            replica.turns = Turns(
+                at_once(spec.vllm) + AHEAD, max_waiting=self._max_waiting, patience=self._patience
+            )
             replica.watch = Watch(
                 ProcessTree(child.pid),
                 upstream,
@@ -294,8 +301,7 @@ class Vllm:
     async def _note_memory(self, replica: VllmReplica) -> None:
         """Measures it once more, if the driver tells at once: better to know less than to wait for a GPU that hangs."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MEASURE_SECONDS):
-                taken = await asyncio.to_thread(replica.takes)
+            taken = await apart(replica.takes, within=MEASURE_SECONDS)
             if taken is not None:
                 self._measured.note(replica.spec, taken)
 
@@ -326,7 +332,7 @@ class Vllm:
             cache=self._home / "engines" / "cache",
             template=template,
             gpus=chosen,
-            offline=Path(spec.source).exists(),
+            offline=is_offline(spec),
         )
 
     def _launch(self, spec: ModelSpec, what: Command) -> Child:
@@ -393,6 +399,19 @@ def _is_well(progressed: Progressed) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def is_offline(spec: ModelSpec) -> bool:
+    """All that it needs is here. Of a model that was asked for by its name on the hub, and fetched, that is not known."""
+    adapters_are_here = all(Path(path).exists() for _, path in spec.vllm.lora_modules)
+    return Path(spec.source).exists() and adapters_are_here and not may_need_the_hub(spec.vllm.args)
+
+
+def at_once(options: VllmOptions) -> int:
+    """Requests that it computes together at most. What stands in the arguments wins, as with vLLM; each of its engines
+    that run in parallel takes as many."""
+    each = number(options.args, "--max-num-seqs") or options.max_num_seqs or MOST_AT_ONCE
+    return each * (number(options.args, "--data-parallel-size", "-dp") or 1)
 
 
 def gpu_count(spec: ModelSpec) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from portico.engines.apart import apart
 from portico.engines.vllm.health import Counted, Health, Limits, Look, counted
 from portico.errors import EngineError
 from portico.messages import Value
@@ -154,7 +155,8 @@ class Watch:
             self._asked = None
         now = self.counted_now
         stands_still = now is None or now.moved == self._moved
-        self._moved = -1.0 if now is None else now.moved
+        if now is not None:  # after one that was missed the same step still goes on
+            self._moved = now.moved
         return Look(
             at=self._clock(),
             cpu=processes.cpu,
@@ -167,8 +169,7 @@ class Watch:
 
     async def _ask_the_gpus(self) -> bool | None:
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                return await asyncio.to_thread(self._computes)
+            return await apart(self._computes, within=_ANSWER_SECONDS)
         except TimeoutError:
             return None
 
