@@ -228,19 +228,19 @@ class AsyncClient:
             loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
             return loop.run(messages, model=model, about=told, given=given)
 
-        return await self._run(ask)
+        return await self.carry_out(ask)
 
     # ---- what there is
 
     async def models(self) -> tuple[ModelCard, ...]:
         """What the server lists."""
-        return await self._run(lambda flows: flows.models())
+        return await self.carry_out(lambda flows: flows.models())
 
     async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
-        return await self._run(lambda flows: flows.tokenize(text, model=model))
+        return await self.carry_out(lambda flows: flows.tokenize(text, model=model))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
-        return await self._run(lambda flows: flows.detokenize(tokens, model=model))
+        return await self.carry_out(lambda flows: flows.detokenize(tokens, model=model))
 
     async def count(
         self,
@@ -259,7 +259,8 @@ class AsyncClient:
         sender, flows = await self._found()
         return await drive(ask(Asks(flows)), sender)
 
-    async def _run(self, ask: Callable[[Flows], Flow[T]]) -> T:
+    async def carry_out(self, ask: Callable[[Flows], Flow[T]]) -> T:
+        """What a flow of this client returns: for what is built on it."""
         sender, flows = await self._found()
         return await drive(ask(flows), sender)
 

@@ -227,19 +227,19 @@ class Client:
             loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
             return loop.run(messages, model=model, about=told, given=given)
 
-        return self._run(ask)
+        return self.carry_out(ask)
 
     # ---- what there is
 
     def models(self) -> tuple[ModelCard, ...]:
         """What the server lists."""
-        return self._run(lambda flows: flows.models())
+        return self.carry_out(lambda flows: flows.models())
 
     def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
-        return self._run(lambda flows: flows.tokenize(text, model=model))
+        return self.carry_out(lambda flows: flows.tokenize(text, model=model))
 
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
-        return self._run(lambda flows: flows.detokenize(tokens, model=model))
+        return self.carry_out(lambda flows: flows.detokenize(tokens, model=model))
 
     def count(
         self,
@@ -258,7 +258,8 @@ class Client:
         sender, flows = self._found()
         return drive(ask(Asks(flows)), sender)
 
-    def _run(self, ask: Callable[[Flows], Flow[T]]) -> T:
+    def carry_out(self, ask: Callable[[Flows], Flow[T]]) -> T:
+        """What a flow of this client returns: for what is built on it."""
         sender, flows = self._found()
         return drive(ask(flows), sender)
 
