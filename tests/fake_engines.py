@@ -63,4 +63,12 @@ def processes(server: LiveServer) -> list[psutil.Process]:
 
 def cores(server: LiveServer) -> list[psutil.Process]:
     """The processes that make the tokens, one a replica."""
-    return [process for process in processes(server) if "--as-core" in process.cmdline()]
+    return [process for process in processes(server) if "--as-core" in command_of(process)]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Its command; none of one that has ended meanwhile."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []

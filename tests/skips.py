@@ -7,8 +7,8 @@ Elsewhere skips are only listed, each with its reason (pytest's -ra).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,12 @@ def in_ci() -> bool:
 
 
 def is_allowed(nodeid: str, lines: list[str]) -> bool:
-    """Each line is a test's node id, `*` standing for anything; `#` begins the reason."""
+    """Each line is a test's node id, `*` standing for anything; `#` begins the reason. Brackets are those of a
+    parameter's value."""
     patterns = (line.partition("#")[0].strip() for line in lines)
-    return any(fnmatch(nodeid, pattern) for pattern in patterns if pattern)
+    return any(
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), nodeid) for pattern in patterns if pattern
+    )
 
 
 def _refuse(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -158,19 +158,32 @@ def test_chat_with_a_conversation(client: ollama.Client, model: str) -> None:
     assert (long.prompt_eval_count or 0) > (short.prompt_eval_count or 0) + 10
 
 
-def test_a_schema_shapes_the_answer(client: ollama.Client, model: str) -> None:
+def test_a_schema_shapes_the_answer(
+    client: ollama.Client, model: str, request: pytest.FixtureRequest
+) -> None:
     class Weather(BaseModel):
         sky: Literal["clear", "cloudy"]
         cold: bool
 
-    answer = client.chat(model, HELLO, format=Weather.model_json_schema(), options={"temperature": 0})
-    assert Weather.model_validate_json(answer.message.content or "")
-    assert answer.done_reason == "stop"
-    text = "".join(
-        chunk.response or ""
-        for chunk in client.generate(model, "Hello", format=Weather.model_json_schema(), stream=True)
+    def check(text: str, done_reason: str | None) -> None:
+        if done_reason == "length" and "vllm" in request.node.name:
+            # Its grammars allow white space without end (docs/compatibility.md), and a small model may write nothing else.
+            begun = re.sub(r"\s", "", text)
+            assert begun and any(
+                f'{{"sky":"{sky}","cold":{cold}}}'.startswith(begun)
+                for sky in ("clear", "cloudy")
+                for cold in ("true", "false")
+            )
+            return
+        assert Weather.model_validate_json(text) and done_reason == "stop"
+
+    options = {"temperature": 0, "num_predict": 200}
+    answer = client.chat(model, HELLO, format=Weather.model_json_schema(), options=options)
+    check(answer.message.content or "", answer.done_reason)
+    chunks = list(
+        client.generate(model, "Hello", format=Weather.model_json_schema(), options=options, stream=True)
     )
-    assert Weather.model_validate_json(text)
+    check("".join(chunk.response or "" for chunk in chunks), chunks[-1].done_reason)
 
 
 def test_format_json_gives_json(client: ollama.Client, model: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fake_engines import processes, serve_fakes
+from fake_engines import command_of, processes, serve_fakes
 from library_fixtures import TINY, FakeHub, Repository, hub, library, safetensors
 from portico.configured import elsewhere
 from portico.engines import ModelSpec, Progress
@@ -136,7 +136,7 @@ def test_a_server_fetches_once_and_lists_it_once(fake: FakeHub, tmp_path: Path) 
     online: Any = {"HF_HUB_OFFLINE": "", "HF_ENDPOINT": fake.url}
     for _ in range(2):
         with serve_fakes(tmp_path, {"name": "org/m"}, **online) as server:
-            command = next(p.cmdline() for p in processes(server) if "--model" in p.cmdline())
+            command = next(command for command in map(command_of, processes(server)) if "--model" in command)
             assert Path(command[command.index("--model") + 1], "model.safetensors").read_bytes() == WEIGHTS
             listed = [model["name"] for model in server.ask("GET", "/api/tags")["models"]]
             assert [name for name in listed if "org/m" in name] == ["org/m:latest"]

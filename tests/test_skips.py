@@ -70,3 +70,10 @@ def test_only_what_is_named_is_allowed() -> None:
     assert is_allowed("tests/test_c.py::test_anything[1]", lines)
     assert not is_allowed("tests/test_a.py::test_xy", lines)
     assert not is_allowed("tests/test_b.py::test_b", lines)
+
+
+def test_the_brackets_of_a_parameter_are_meant_as_they_stand() -> None:
+    lines = ["tests/test_a.py::test_b[vllm]  # a difference"]
+    assert is_allowed("tests/test_a.py::test_b[vllm]", lines)
+    assert not is_allowed("tests/test_a.py::test_bv", lines)
+    assert not is_allowed("tests/test_a.py::test_b[llamacpp]", lines)

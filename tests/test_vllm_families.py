@@ -187,15 +187,6 @@ REFINED = {
 MODELS = [(*model, name) for name, models in KNOWN.items() for model in models]
 
 
-@pytest.fixture(scope="session")
-def vllm_python() -> Path:
-    """The interpreter of a virtual environment with vLLM."""
-    path = os.environ.get("PORTICO_TEST_VLLM_PYTHON")
-    if not path:
-        pytest.skip("PORTICO_TEST_VLLM_PYTHON names no interpreter that has vLLM")
-    return Path(path)
-
-
 # ---- which model is which ----------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from conftest import serve_vllm
-from fake_engines import processes
+from fake_engines import command_of, processes
 from library_fixtures import TINY
 from live_server import LiveServer, wait_until
 
@@ -173,7 +173,7 @@ def test_two_models_take_turns(tmp_path: Path, vllm_python: Path) -> None:
             return [model["name"] for model in server.ask("GET", "/api/ps")["models"]]
 
         def models_of_processes() -> set[str]:
-            commands = [process.cmdline() for process in processes(server)]
+            commands = [command_of(process) for process in processes(server)]
             return {command[command.index("--model") + 1] for command in commands if "--model" in command}
 
         for name, path in (("portico-tiny", TINY), ("small", small), ("portico-tiny", TINY)):

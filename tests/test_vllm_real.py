@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from conftest import serve_vllm
-from fake_engines import processes, serve_fakes
+from fake_engines import command_of, processes, serve_fakes
 from live_server import LiveServer, wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -222,7 +222,7 @@ def own(tmp_path: Path, vllm_python: Path) -> Any:
 
 
 def engine_core(server: LiveServer) -> psutil.Process:
-    (core,) = [process for process in processes(server) if "EngineCore" in " ".join(process.cmdline())]
+    (core,) = [process for process in processes(server) if "EngineCore" in " ".join(command_of(process))]
     return core
 
 
