@@ -150,6 +150,7 @@ def through_portico(place: Place, setting: Setting) -> Iterator[Way]:
     with Child(command, cores=place.load_cores, log=folder / "target.log", env=environ) as child:
         wait_ready(child, port, place, seconds=600)
         way = Way(name="portico", port=port, key=place.key, model="default", server=child.pid)
+        ask(way, place, connections=1, requests=1, tokens=1)  # it listens before its model is loaded
         move_engine(child.pid, place)
         yield way
 

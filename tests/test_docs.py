@@ -123,7 +123,16 @@ VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what
 VLLMS |= {"--revision", "--load-format", "--download-dir"}  # with which it fetches a model in its own way
 VLLMS |= {"--tokenizer", "--hf-config-path"}  # which may name another repository of the hub
 VLLMS |= {"--data-parallel-size"}  # with which it takes more requests at once
-OTHERS = {"--targets", "--repeat", "--connections", "--quick"}  # of the programs in benchmarks/
+OTHERS = {
+    "--targets",
+    "--repeat",
+    "--connections",
+    "--quick",
+    "--vllm-python",
+    "--requests",
+    "--tokens",
+    "--swaps",
+}  # of the programs in benchmarks/
 
 
 def flags(command: click.Command) -> set[str]:
