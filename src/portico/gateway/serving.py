@@ -215,8 +215,8 @@ def is_replicas_fault(error: EngineError) -> bool:
 def may_try_again(error: EngineError, tried: list[str], *, replicas: int) -> bool:
     """`tried`: the replicas that failed this request, the last one included.
 
-    1. Not after so many. 2. After a wait that was too long only if it was the first attempt. 3. With another replica that has not been tried: after any other fault of a replica. 4. Else the same
-    one, once, if it died and is started again.
+    1. Not after so many. 2. After a wait that was too long only if it was the first attempt. 3. With another replica that
+    has not been tried: after any other fault of a replica. 4. Else the same one, once, if it died and is started again.
     """
     if not is_replicas_fault(error) or len(tried) >= ATTEMPTS:  # (1)
         return False
