@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from portico.client.async_client import AsyncClient as AsyncClient
     from portico.client.client import Client as Client
+    from portico.client.fallback import Fallback as Fallback
+    from portico.client.fallback import Place as Place
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
@@ -24,6 +26,8 @@ _FROM = {
     "AsyncClient": "portico.client.async_client",
     "Client": "portico.client.client",
     "Choice": "portico.client.outputs",
+    "Fallback": "portico.client.fallback",
+    "Place": "portico.client.fallback",
     "Grammar": "portico.client.outputs",
     "Regex": "portico.client.outputs",
     "Limits": "portico.client.rounds",
