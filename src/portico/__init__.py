@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from portico.client.async_client import AsyncClient as AsyncClient
     from portico.client.client import Client as Client
+    from portico.client.conversation import AsyncConversation as AsyncConversation
+    from portico.client.conversation import Conversation as Conversation
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
@@ -23,6 +25,8 @@ __version__ = "0.1.0.dev0"
 _FROM = {
     "AsyncClient": "portico.client.async_client",
     "Client": "portico.client.client",
+    "AsyncConversation": "portico.client.conversation",
+    "Conversation": "portico.client.conversation",
     "Choice": "portico.client.outputs",
     "Grammar": "portico.client.outputs",
     "Regex": "portico.client.outputs",
