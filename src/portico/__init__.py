@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from portico.client.rounds import Limits as Limits
     from portico.client.settings import Retry as Retry
     from portico.client.settings import Timeouts as Timeouts
+    from portico.recording import record as record
+    from portico.recording import replay as replay
 
 __version__ = "0.1.0.dev0"
 _FROM = {
@@ -33,6 +35,8 @@ _FROM = {
     "Limits": "portico.client.rounds",
     "Retry": "portico.client.settings",
     "Timeouts": "portico.client.settings",
+    "record": "portico.recording",
+    "replay": "portico.recording",
 }
 """Loaded when they are used: `import portico` alone is for programs that want its version."""
 __all__ = ["__version__", *sorted(_FROM)]
