@@ -67,6 +67,10 @@ class Flows:
         self.server, self.settings = server, settings
         self._models: tuple[ModelCard, ...] | None = None
         self._absent: set[str] = set()
+        self.ends: dict[str, dict[int, bool]] = {}
+        """By model: tokens of which it is known whether they end an answer."""
+        self.own_beams: dict[str, bool] = {}
+        """By model: whether its server has a beam search of its own."""
 
     # ---- the server
 
@@ -108,6 +112,10 @@ class Flows:
         """A stream whose head has come; closing it is its caller's."""
         return (yield from self._ask("POST", path, body, model=model, stream=True))
 
+    def opened_whole(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+        """A reply that has come whole, for what has a shape of its own."""
+        return (yield from self._ask("POST", path, body, model=model))
+
     def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Any]]:
         body = openai.write_embedding(request, model=request.model)
         exchanged = yield from self._ask("POST", "/v1/embeddings", body, model=request.model)
@@ -147,6 +155,14 @@ class Flows:
         exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
         found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
         return found.prompt if found.prompt is not None else found.content or ""
+
+    def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
+        """Token ids of the prompt that the server's chat template makes of the conversation."""
+        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+        counted = yield from self._tokens(body, request.model)
+        if not counted.tokens:  # llama.cpp's own server has this route and knows no messages
+            raise self._lacks("tokenize messages")
+        return tuple(counted.tokens)
 
     def count(self, request: ChatRequest) -> Flow[Count]:
         """Tokens of the prompt that the server's chat template makes of the conversation."""
