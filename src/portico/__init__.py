@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from portico.client.async_client import AsyncClient as AsyncClient
     from portico.client.client import Client as Client
+    from portico.client.growing import Parsed as Parsed
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
@@ -27,6 +28,7 @@ _FROM = {
     "Grammar": "portico.client.outputs",
     "Regex": "portico.client.outputs",
     "Limits": "portico.client.rounds",
+    "Parsed": "portico.client.growing",
     "Retry": "portico.client.settings",
     "Timeouts": "portico.client.settings",
 }

@@ -168,12 +168,16 @@ class AsyncClient:
         extra: Mapping[str, Any] | None = None,
         **given: Unpack[Options],
     ) -> AsyncIterator[AsyncEventStream]:
-        """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
+        """The events of an answer as they come. Leaving the block ends it, and the engine stops.
+
+        output: as in `chat`. The value comes too as it grows: events of the kind `Parsed`, the last of which is `whole`,
+            of the type and checked; then it is in `result.parsed`. Raises WrongAnswer at the end for one that is not.
+        """
         about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
-        exchanged, reader, began = await self._drive(
+        exchanged, reader, began, wanted = await self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=about, given=given)
         )
-        events = AsyncEventStream(exchanged, reader, url=await self.url(), began=began)
+        events = AsyncEventStream(exchanged, reader, url=await self.url(), began=began, wanted=wanted)
         try:
             yield events
         finally:

@@ -167,12 +167,16 @@ class Client:
         extra: Mapping[str, Any] | None = None,
         **given: Unpack[Options],
     ) -> Iterator[EventStream]:
-        """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
+        """The events of an answer as they come. Leaving the block ends it, and the engine stops.
+
+        output: as in `chat`. The value comes too as it grows: events of the kind `Parsed`, the last of which is `whole`,
+            of the type and checked; then it is in `result.parsed`. Raises WrongAnswer at the end for one that is not.
+        """
         told = about(system, tools, tool_choice, parallel_tool_calls, think, extra)
-        exchanged, reader, began = self._drive(
+        exchanged, reader, began, wanted = self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=told, given=given)
         )
-        events = EventStream(exchanged, reader, url=self.url, began=began)
+        events = EventStream(exchanged, reader, url=self.url, began=began, wanted=wanted)
         try:
             yield events
         finally:
