@@ -13,7 +13,7 @@ from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
-from portico.client.results import Result
+from portico.client.results import Attempt, Result
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
 from portico.dialects import openai
@@ -25,10 +25,13 @@ CONTINUED = 3
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """`vectors[i]` is that of the i-th text."""
+    """`vectors[i]` is that of the i-th text; `url` and `model` are who made them."""
 
     vectors: list[list[float]]
     usage: Any = None
+    model: str = ""
+    url: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
 class Asks:
@@ -113,8 +116,7 @@ class Asks:
         wanted = output(output_type) if output_type is not None else None
         request = yield from self._request(messages, model, wanted, about, given)
         began = time.monotonic()
-        body = openai.write_chat(msgspec.structs.replace(request, stream=True), model=request.model)
-        exchanged = yield from self._flows.opened(CHAT, body, request.model)
+        exchanged = yield from self._flows.opened(CHAT, request)
         return exchanged, openai.ChunkReader(), began, wanted
 
     # ---- raw completions
@@ -142,8 +144,7 @@ class Asks:
         name = yield from self._flows.model(model)
         request = options.completion(name, _prompts(prompt), options=given, **about)
         began = time.monotonic()
-        body = openai.write_completion(msgspec.structs.replace(request, stream=True), model=name)
-        exchanged = yield from self._flows.opened(COMPLETIONS, body, name)
+        exchanged = yield from self._flows.opened(COMPLETIONS, request)
         return exchanged, openai.CompletionChunkReader(), began
 
     # ---- the rest
@@ -153,10 +154,10 @@ class Asks:
     ) -> Flow[Embeddings]:
         name = yield from self._flows.model(model)
         inputs = (texts,) if isinstance(texts, str) else tuple(texts)
-        vectors, usage = yield from self._flows.embed(
+        vectors, exchanged, usage = yield from self._flows.embed(
             EmbeddingRequest(model=name, inputs=inputs, dimensions=dimensions)
         )
-        return Embeddings(vectors, usage)
+        return Embeddings(vectors, usage, exchanged.model, exchanged.url, exchanged.attempts)
 
     def count(
         self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]

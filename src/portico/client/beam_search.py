@@ -18,9 +18,10 @@ from portico.client.exchange import decoded
 from portico.client.flows import COMPLETIONS, Flows
 from portico.client.results import Timing
 from portico.client.wishes import Flow, Together
+from portico.dialects import openai
 from portico.dialects.openai.logprobs import NUMBERED
 from portico.errors import InvalidRequest, NotSupported, PromptTooLong, Refused
-from portico.messages import CompletionRequest, Logprob, Message, Sampling, Usage
+from portico.messages import Choice, CompletionRequest, Logprob, Message, Sampling, Usage
 
 By = Literal["auto", "client", "server"]
 MOST = 20
@@ -50,7 +51,7 @@ def search(flows: Flows, prompt: Any, *, model: str | None, wanted: Wanted) -> F
     if wanted.width < 1 or wanted.max_tokens < 1:
         raise InvalidRequest("Beam search needs a width and max_tokens of at least 1.", param="width")
     began = time.monotonic()
-    name = yield from flows.model(model)
+    name = yield from flows.own(model)
     ids = yield from _ids(flows, prompt, name)
     limit = yield from flows.context(name)
     if limit is not None and len(ids) + wanted.max_tokens > limit:
@@ -169,10 +170,13 @@ class _Asking:
         request = CompletionRequest(
             model=self._model, prompts=(tuple(prompt),), logprobs=alternatives, sampling=sampling
         )
-        result = yield from self._flows.complete(request)
+        body = openai.write_completion(request, model=self._model)
+        exchanged = yield from self._flows.asked_here(COMPLETIONS, body, self._model)
+        result = decoded(exchanged.reply, openai.read_completion_result, "an answer")
+        choice = result.choices[0] if result.choices else Choice()
         self._requests += 1
         self._usage = _sum(self._usage, result.usage)
-        return result.logprobs, result.finish_reason == "stop"
+        return choice.logprobs, choice.finish_reason == "stop"
 
     def _texts(self, answers: Sequence[tuple[int, ...]]) -> Flow[list[str]]:
         wished: list[Flow[Any]] = [
@@ -240,7 +244,7 @@ def _has_its_own(flows: Flows, model: str, prompt: Sequence[int], wanted: Wanted
     if known is None:
         body = _body(model, prompt[:1], wanted, n=1, max_tokens=1, stream=True)
         try:
-            yield from flows.opened_whole(COMPLETIONS, body, model)
+            yield from flows.asked_here(COMPLETIONS, body, model)
             known = False
         except Refused as error:
             known = "beam search" in error.args[0].lower()
@@ -255,7 +259,7 @@ def _servers(flows: Flows, model: str, prompt: Sequence[int], wanted: Wanted) ->
         "return_tokens_as_token_ids": True,
         "include_stop_str_in_output": True,
     }
-    exchanged = yield from flows.opened_whole(COMPLETIONS, _body(model, prompt, wanted, **more), model)
+    exchanged = yield from flows.asked_here(COMPLETIONS, _body(model, prompt, wanted, **more), model)
     reply = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Reply), "an answer")
     found = []
     for choice in reply.choices:

@@ -43,11 +43,10 @@ class Reading:
         exchanged: Exchanged,
         reader: Reader,
         *,
-        url: str,
         began: float,
         wanted: Output[Any] | None = None,
     ) -> None:
-        self._exchanged, self._reader, self._url, self._began = exchanged, reader, url, began
+        self._exchanged, self._reader, self._began = exchanged, reader, began
         self._wanted = wanted
         self._growing = (
             Growing(wrapped=wanted.wrapped) if wanted is not None and wanted.format is not None else None
@@ -66,7 +65,8 @@ class Reading:
             whole.usage,
             parsed=self._parsed,
             first=whole.choices[0] if whole.choices else Choice(),
-            url=self._url,
+            model=self._exchanged.model,
+            url=self._exchanged.url,
             request_id=self._exchanged.request_id,
             timing=Timing(first_token=self._first, total=time.monotonic() - self._began),
             attempts=self._exchanged.attempts,
@@ -116,8 +116,8 @@ class Reading:
     def _named(self, error: ClientError) -> ClientError:
         if isinstance(error, CutOff):
             error.text = self.result.text
-        error.url, error.request_id = self._url, self._exchanged.request_id
-        error.attempts = len(self._exchanged.attempts)
+        error.url, error.request_id = self._exchanged.url, self._exchanged.request_id
+        error.tried, error.attempts = self._exchanged.attempts, len(self._exchanged.attempts)
         return error
 
 
