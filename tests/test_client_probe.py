@@ -23,7 +23,7 @@ from portico.client.client import Client
 from portico.client.outputs import Choice, Grammar, Regex
 from portico.client.remembered import MOST_SECONDS, Remembered
 from portico.errors import NotRunning, NotSupported, WrongKey
-from scripted_answers import CHAT, reply, usual_answer
+from scripted_answers import CHAT, chat_stream, reply, usual_answer
 from scripted_upstream import Answer, Received, ScriptedUpstream
 from test_client import QUICK, Both, error, said
 
@@ -400,3 +400,23 @@ def test_a_pattern(pattern: str, grammar: str) -> None:
 def test_what_has_no_counterpart(pattern: str) -> None:
     with pytest.raises(ValueError, match="cannot be enforced by this server"):
         gbnf.of_regex(pattern)
+
+
+def test_a_stream_of_a_choice(both: Both, world: World) -> None:
+    """Where the server answers in JSON, its events are JSON, and the result is what was asked for."""
+    world.owner = "library"
+    world.says("/api/version", {"version": "0.13.1"})
+    world.answers[CHAT] = lambda request: chat_stream('{"value":', '"blue"}')
+    wanted = Choice("red", "blue")
+    if both.kind == "sync":
+        with Client(both.url) as one, one.stream("Colour?", output=wanted) as events:
+            list(events)
+    else:
+
+        async def run() -> Any:
+            async with AsyncClient(both.url) as one, one.stream("Colour?", output=wanted) as events:
+                _ = [event async for event in events]
+                return events
+
+        events = asyncio.run(run())
+    assert events.result.text == events.result.parsed == "blue"

@@ -81,6 +81,10 @@ class Flows:
         self._listing = Gate()
         self._absent: set[str] = set()
         self.supports = Supports(server, settings.home)
+        self.ends: dict[str, dict[int, bool]] = {}
+        """By model: tokens of which it is known whether they end an answer."""
+        self.own_beams: dict[str, bool] = {}
+        """By model: whether its server has a beam search of its own."""
 
     # ---- the server
 
@@ -107,7 +111,7 @@ class Flows:
             return "default"
         return (yield from self._model(wanted))
 
-    def _own(self, named: str | None) -> Flow[str]:
+    def own(self, named: str | None) -> Flow[str]:
         """The model of this very server."""
         return (yield from self._model(named or self.settings.model))
 
@@ -125,12 +129,12 @@ class Flows:
 
     def ability(self, feature: Feature, model: str | None = None) -> Flow[Ability]:
         """As the server says. Raises ClientError where it does not answer."""
-        return (yield from self.supports.ability(feature, (yield from self._own(model))))
+        return (yield from self.supports.ability(feature, (yield from self.own(model))))
 
     def probe(self, model: str | None) -> Flow[Probe]:
         """All of it. Raises ClientError where the server does not answer."""
         cards = yield from self.models()
-        name = yield from self._own(model)
+        name = yield from self.own(model)
         software = yield from self.supports.software()
         found = yield from self.supports.all(name)
         return Probe(
@@ -160,6 +164,10 @@ class Flows:
         exchanged = yield from self._posted(EMBEDDINGS, request)
         vectors, usage = decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
         return vectors, exchanged, usage
+
+    def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+        """A reply of this server and no other, for what cannot go on elsewhere."""
+        return (yield from self._ask("POST", path, body, model=model))
 
     def _posted(self, path: str, request: _Request, *, stream: bool = False) -> Flow[Exchanged]:
         """The reply of this server, or of the first of those that stand in for it that has one."""
@@ -254,7 +262,7 @@ class Flows:
 
     def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
         """Token ids. Raises NotSupported where the server has no route for it."""
-        name = yield from self._own(model)
+        name = yield from self.own(model)
         body = {
             "model": name,
             "prompt": text,
@@ -266,11 +274,19 @@ class Flows:
         return counted.tokens
 
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Flow[str]:
-        name = yield from self._own(model)
+        name = yield from self.own(model)
         body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
         exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
         found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
         return found.prompt if found.prompt is not None else found.content or ""
+
+    def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
+        """Token ids of the prompt that the server's chat template makes of the conversation."""
+        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+        counted = yield from self._tokens(body, request.model)
+        if not counted.tokens:  # llama.cpp's own server has this route and knows no messages
+            raise self._lacks("tokenize messages")
+        return tuple(counted.tokens)
 
     def count(self, request: ChatRequest) -> Flow[Count]:
         """Tokens of the prompt that the chat template of the server, or of the one that stands in for it, makes of the
