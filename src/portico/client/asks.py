@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,10 +14,11 @@ from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, output
 from portico.client.results import Result
+from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
 from portico.dialects import openai
-from portico.errors import ClientError, WrongAnswer
+from portico.errors import ClientError, InvalidRequest, WrongAnswer
 from portico.messages import ChatRequest, EmbeddingRequest, Message, Reasoning, Text, Tool, ToolChoice
 
 CONTINUED = 3
@@ -56,6 +57,31 @@ class Asks:
             return result
         result = yield from self._whole(request, result)
         return self._parsed(result, wanted)
+
+    def rows(
+        self,
+        requests: Iterable[Any],
+        *,
+        model: str | None,
+        wanted: Output[Any] | None,
+        about: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> Flow[tuple[list[Row], str]]:
+        """The rows of a batch, and the model for those that name none. Raises InvalidRequest."""
+        if isinstance(requests, str | Mapping):
+            raise InvalidRequest("A batch is a list of requests, not a single one.", param="requests")
+        name = yield from self._flows.model(model)
+        rows: list[Row] = []
+        seen: dict[str, int] = {}
+        for number, each in enumerate(requests):
+            if isinstance(each, Mapping) and "body" in each:
+                rows.append(given_row(each, number, seen, model))
+                continue
+            request = yield from self._request(each, model, wanted, about, given)
+            body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+            row = {"custom_id": str(number), "url": CHAT, "body": body}
+            rows.append(given_row(row, number, seen, None))
+        return rows, name
 
     def _request(
         self,
