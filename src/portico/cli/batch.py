@@ -19,7 +19,7 @@ from portico.cli.failure import usage
 from portico.cli.live import Line
 from portico.cli.screen import Screen, bold
 from portico.cli.server import unreachable
-from portico.errors import InvalidRequest, NoSuchModel, NotRunning
+from portico.errors import InvalidRequest, NotRunning
 
 if TYPE_CHECKING:
     from portico.cli.address import Address
@@ -82,7 +82,7 @@ def batch(
         raise usage(str(error)) from error
     with contextlib.closing(kept):
         work = _Work(rows, kept, screen, address)
-        stopped = asyncio.run(work.run(model, at_once, again))
+        stopped = asyncio.run(work.run(at_once, again))
     return work.report(requests, output, model, stopped=stopped, as_json=as_json)
 
 
@@ -106,33 +106,26 @@ class _Work:
         self._signals = 0
         self.progress: Progress | None = None
 
-    async def run(self, model: str | None, at_once: int, again: bool) -> bool:
+    async def run(self, at_once: int, again: bool) -> bool:
         """Whether it was stopped. Raises Failure, ClientError."""
         from portico.client.batch import Batch, arun, why
-        from portico.client.drive_async import Pool, drive
+        from portico.client.drive_async import Pool
         from portico.client.flows import Flows
         from portico.client.servers import Server
         from portico.client.settings import Settings
 
         server = Server(url=self._address.url.removesuffix("/v1"), key=self._address.key)
-        settings = Settings()
-        pool = Pool(server, settings.timeouts)
+        flows = Flows(server, Settings())
+        pool = Pool(server, flows.settings.timeouts)
         work: Batch | None = None
         try:
-            name = model or ""
-            if any(row.body.get("model") in (None, "", "default") for row in self._rows):
-                with contextlib.suppress(NoSuchModel):  # told of each row that would have needed it
-                    name = await drive(Flows(server, settings).model(model), pool)
-            url, told = server.url, self._bar.show
             work = Batch(
                 self._rows,
                 self._kept,
-                url=url,
-                settings=settings,
-                model=name,
+                flows=flows,
                 at_once=at_once,
                 again=again,
-                on_progress=told,
+                on_progress=self._bar.show,
             )
             for outcome in work.earlier():
                 if not outcome.ok:

@@ -13,7 +13,7 @@ from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, output
-from portico.client.results import Result
+from portico.client.results import Attempt, Result
 from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
@@ -26,10 +26,13 @@ CONTINUED = 3
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """`vectors[i]` is that of the i-th text."""
+    """`vectors[i]` is that of the i-th text; `url` and `model` are who made them."""
 
     vectors: list[list[float]]
     usage: Any = None
+    model: str = ""
+    url: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
 class Asks:
@@ -66,11 +69,13 @@ class Asks:
         wanted: Output[Any] | None,
         about: Mapping[str, Any],
         given: Mapping[str, Any],
-    ) -> Flow[tuple[list[Row], str]]:
-        """The rows of a batch, and the model for those that name none. Raises InvalidRequest."""
+    ) -> Flow[list[Row]]:
+        """The rows of a batch. Raises InvalidRequest."""
         if isinstance(requests, str | Mapping):
             raise InvalidRequest("A batch is a list of requests, not a single one.", param="requests")
-        name = yield from self._flows.model(model)
+        named = (
+            model or self._flows.settings.model or "default"
+        )  # not what it stands for now: a later run asks the same
         rows: list[Row] = []
         seen: dict[str, int] = {}
         for number, each in enumerate(requests):
@@ -79,9 +84,9 @@ class Asks:
                 continue
             request = yield from self._request(each, model, wanted, about, given)
             body = msgspec.json.decode(openai.write_chat(request, model=request.model))
-            row = {"custom_id": str(number), "url": CHAT, "body": body}
+            row = {"custom_id": str(number), "url": CHAT, "body": {**body, "model": named}}
             rows.append(given_row(row, number, seen, None))
-        return rows, name
+        return rows
 
     def _request(
         self,
@@ -161,8 +166,7 @@ class Asks:
         wanted = output(output_type) if output_type is not None else None
         request = yield from self._request(messages, model, wanted, about, given)
         began = time.monotonic()
-        body = openai.write_chat(msgspec.structs.replace(request, stream=True), model=request.model)
-        exchanged = yield from self._flows.opened(CHAT, body, request.model)
+        exchanged = yield from self._flows.opened(CHAT, request)
         return exchanged, openai.ChunkReader(), began
 
     # ---- raw completions
@@ -190,8 +194,7 @@ class Asks:
         name = yield from self._flows.model(model)
         request = options.completion(name, _prompts(prompt), options=given, **about)
         began = time.monotonic()
-        body = openai.write_completion(msgspec.structs.replace(request, stream=True), model=name)
-        exchanged = yield from self._flows.opened(COMPLETIONS, body, name)
+        exchanged = yield from self._flows.opened(COMPLETIONS, request)
         return exchanged, openai.CompletionChunkReader(), began
 
     # ---- the rest
@@ -201,10 +204,10 @@ class Asks:
     ) -> Flow[Embeddings]:
         name = yield from self._flows.model(model)
         inputs = (texts,) if isinstance(texts, str) else tuple(texts)
-        vectors, usage = yield from self._flows.embed(
+        vectors, exchanged, usage = yield from self._flows.embed(
             EmbeddingRequest(model=name, inputs=inputs, dimensions=dimensions)
         )
-        return Embeddings(vectors, usage)
+        return Embeddings(vectors, usage, exchanged.model, exchanged.url, exchanged.attempts)
 
     def count(
         self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]

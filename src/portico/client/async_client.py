@@ -15,8 +15,9 @@ from typing_extensions import Unpack
 from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, arun, done
 from portico.client.client import about as _about
-from portico.client.drive_async import Given, Pool, Sending, drive
-from portico.client.flows import Count, Flows, ModelCard
+from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
+from portico.client.fallback import Fallbacks, read_fallback, server_of
+from portico.client.flows import Count, Flows, ModelCard, standing_in
 from portico.client.journal import Journal
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
@@ -41,6 +42,8 @@ class AsyncClient:
     url, api_key: the server and its key; else PORTICO_HOST, VLLM_BASE_URL or VLLM_ENDPOINT, OLLAMA_HOST, OPENAI_BASE_URL,
     each with the key of its own variable; else whoever answers on loopback's ports 11434 and 8000.
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
+    fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
+        Fallback, which also says when. `headers` and `http_client` are not for them.
     Raises ConfigError for a URL that is none.
     """
 
@@ -50,6 +53,7 @@ class AsyncClient:
         *,
         model: str | None = None,
         api_key: str | None = None,
+        fallback: Fallbacks = None,
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -59,11 +63,16 @@ class AsyncClient:
     ) -> None:
         environ = os.environ
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
-        self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
+        policy = read_fallback(fallback)
+        self._settings = Settings(
+            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+        )
+        places = policy.places if policy is not None else ()
+        self._others = [(place, server_of(place, environ)) for place in places]
         self._candidates = candidates(url, api_key, environ)
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
         self._finding = asyncio.Lock()
-        self._sender: Sending | None = None
+        self._sender: Sendings | None = None
         self._flows: Flows | None = None
 
     # ---- its life
@@ -175,7 +184,7 @@ class AsyncClient:
         exchanged, reader, began = await self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=about, given=given)
         )
-        events = AsyncEventStream(exchanged, reader, url=await self.url(), began=began)
+        events = AsyncEventStream(exchanged, reader, began=began)
         try:
             yield events
         finally:
@@ -261,7 +270,7 @@ class AsyncClient:
         """
         wanted = output_of(output) if output is not None else None
         told = {"system": system, "think": think, "extra": extra}
-        rows, name = await self._drive(
+        rows = await self._drive(
             lambda asks: asks.rows(requests, model=model, wanted=wanted, about=told, given=given)
         )
         sender, flows = await self._found()
@@ -269,9 +278,7 @@ class AsyncClient:
             batch = Batch(
                 rows,
                 kept,
-                url=flows.server.url,
-                settings=flows.settings,
-                model=name,
+                flows=flows,
                 at_once=at_once,
                 again=again,
                 on_progress=on_progress,
@@ -316,13 +323,13 @@ class AsyncClient:
         sender, flows = await self._found()
         return await drive(ask(flows), sender)
 
-    async def _found(self) -> tuple[Sending, Flows]:
+    async def _found(self) -> tuple[Sendings, Flows]:
         async with self._finding:
             if self._sender is None or self._flows is None:
                 self._sender, self._flows = await self._first_that_answers()
             return self._sender, self._flows
 
-    async def _first_that_answers(self) -> tuple[Sending, Flows]:
+    async def _first_that_answers(self) -> tuple[Sendings, Flows]:
         if len(self._candidates) == 1:
             return self._at(self._candidates[0], self._settings)
         quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
@@ -340,20 +347,29 @@ class AsyncClient:
             else:
                 await sender.close()
                 return self._at(server, self._settings)
+        if self._others:  # the first is asked again at each call, and then they are
+            return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)
         raise NotRunning(
             f"No server is named, and none answers at {looked}. Start one with `portico serve`, or name one: url=, "
             "PORTICO_HOST or VLLM_BASE_URL."
         )
 
-    def _at(self, server: Server, settings: Settings) -> tuple[Sending, Flows]:
+    def _at(self, server: Server, settings: Settings) -> tuple[Sendings, Flows]:
         sender: Sending
+        verify, proxy = self._connection["verify"], self._connection["proxy"]
         if (client := self._connection["http_client"]) is not None:
             sender = Given(server, settings.timeouts, client, headers=settings.headers)
         else:
-            verify, proxy = self._connection["verify"], self._connection["proxy"]
             sender = Pool(server, settings.timeouts, headers=settings.headers, verify=verify, proxy=proxy)
-        return sender, Flows(server, settings)
+        others = {
+            other: Pool(other, settings.timeouts, headers=place.headers, verify=verify, proxy=proxy)
+            for place, other in self._others
+            if other != server
+        }
+        return Sendings(sender, list(others.values())), Flows(
+            server, settings, standing_in(self._others, settings)
+        )
 
 
 __all__ = ["AsyncClient"]

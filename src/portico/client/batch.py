@@ -21,14 +21,14 @@ import msgspec
 
 from portico.client import drive_async, drive_sync, results
 from portico.client.drive_async import Sending
-from portico.client.drive_sync import Sender
-from portico.client.exchange import exchange
+from portico.client.drive_sync import SyncSending
+from portico.client.flows import Flows
 from portico.client.journal import Journal, Outcome
 from portico.client.outputs import Output
 from portico.client.results import Result
 from portico.client.rows import Row
-from portico.client.settings import Settings, error_retry_after
-from portico.client.wishes import Answer, Delay, Flow, Send
+from portico.client.settings import error_retry_after
+from portico.client.wishes import Answer, Delay, Flow
 from portico.errors import (
     ClientError,
     CutOff,
@@ -132,15 +132,13 @@ class Batch:
         rows: Iterable[Row],
         journal: Journal,
         *,
-        url: str,
-        settings: Settings,
-        model: str,
+        flows: Flows,
         at_once: int = AT_ONCE,
         again: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.rows = {row.custom_id: row for row in rows}
-        self._journal, self._settings, self._url, self._model = journal, settings, url, model
+        self._journal, self._flows = journal, flows
         self.pace = Pace(at_once)
         self._on_progress = on_progress
         self._tokens = self._here = self._in_flight = 0
@@ -208,22 +206,11 @@ class Batch:
 
     def ask(self, row: Row) -> Flow[Outcome | None]:
         """What became of a row; None: nothing, it is for the next run."""
-        body = row.body
-        if body.get("model") in (None, "", "default"):
-            body = {**body, "model": self._model}
-        send = Send("POST", row.url, msgspec.json.encode(body))
-        settings = self._settings
+        first = self._flows.settings.retry.first
         for turn in range(BUSY_TURNS + 1):
             sent = self.pace.sent()
-            call = exchange(
-                send,
-                url=self._url,
-                model=str(body["model"]),
-                retry=settings.retry,
-                total=settings.timeouts.total,
-            )
             try:
-                exchanged = yield from call
+                exchanged = yield from self._flows.raw(row.url, row.body)
             except ClientError as error:
                 if isinstance(error, _ENDS_THE_RUN):
                     self._ended = error
@@ -231,9 +218,7 @@ class Batch:
                 if not _is_busy(error) or turn == BUSY_TURNS:
                     return _failed(row, error)
                 self.pace.busy(sent)
-                yield Delay(
-                    max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, settings.retry.first * 2**turn))
-                )
+                yield Delay(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
                 continue
             if any(attempt.status in (429, 503) for attempt in exchanged.attempts):
                 self.pace.busy(sent)
@@ -334,7 +319,7 @@ async def arun(batch: Batch, sender: Sending) -> AsyncGenerator[Outcome, None]:
     batch.over()
 
 
-def run(batch: Batch, sender: Sender) -> Generator[Outcome, None, None]:
+def run(batch: Batch, sender: SyncSending) -> Generator[Outcome, None, None]:
     """The same in threads. Leaving it sends no further row; what is in flight is awaited and kept."""
     flying: set[Future[Outcome | None]] = set()
     with ThreadPoolExecutor(batch.pace.most, thread_name_prefix="batch") as pool:

@@ -14,8 +14,9 @@ from typing_extensions import Unpack
 
 from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, done, run
-from portico.client.drive_sync import Sender, drive
-from portico.client.flows import Count, Flows, ModelCard
+from portico.client.drive_sync import Sender, Senders, drive
+from portico.client.fallback import Fallbacks, read_fallback, server_of
+from portico.client.flows import Count, Flows, ModelCard, standing_in
 from portico.client.journal import Journal
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
@@ -39,6 +40,8 @@ class Client:
     url, api_key: the server and its key; else PORTICO_HOST, VLLM_BASE_URL or VLLM_ENDPOINT, OLLAMA_HOST, OPENAI_BASE_URL,
     each with the key of its own variable; else whoever answers on loopback's ports 11434 and 8000.
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
+    fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
+        Fallback, which also says when. `headers` and `http_client` are not for them.
     Raises ConfigError for a URL that is none.
     """
 
@@ -48,6 +51,7 @@ class Client:
         *,
         model: str | None = None,
         api_key: str | None = None,
+        fallback: Fallbacks = None,
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -57,11 +61,16 @@ class Client:
     ) -> None:
         environ = os.environ
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
-        self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
+        policy = read_fallback(fallback)
+        self._settings = Settings(
+            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+        )
+        places = policy.places if policy is not None else ()
+        self._others = [(place, server_of(place, environ)) for place in places]
         self._candidates = candidates(url, api_key, environ)
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
         self._finding = threading.Lock()
-        self._sender: Sender | None = None
+        self._sender: Senders | None = None
         self._flows: Flows | None = None
 
     # ---- its life
@@ -174,7 +183,7 @@ class Client:
         exchanged, reader, began = self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=told, given=given)
         )
-        events = EventStream(exchanged, reader, url=self.url, began=began)
+        events = EventStream(exchanged, reader, began=began)
         try:
             yield events
         finally:
@@ -260,7 +269,7 @@ class Client:
         """
         wanted = output_of(output) if output is not None else None
         told = {"system": system, "think": think, "extra": extra}
-        rows, name = self._drive(
+        rows = self._drive(
             lambda asks: asks.rows(requests, model=model, wanted=wanted, about=told, given=given)
         )
         sender, flows = self._found()
@@ -268,9 +277,7 @@ class Client:
             batch = Batch(
                 rows,
                 kept,
-                url=flows.server.url,
-                settings=flows.settings,
-                model=name,
+                flows=flows,
                 at_once=at_once,
                 again=again,
                 on_progress=on_progress,
@@ -315,13 +322,13 @@ class Client:
         sender, flows = self._found()
         return drive(ask(flows), sender)
 
-    def _found(self) -> tuple[Sender, Flows]:
+    def _found(self) -> tuple[Senders, Flows]:
         with self._finding:
             if self._sender is None or self._flows is None:
                 self._sender, self._flows = self._first_that_answers()
             return self._sender, self._flows
 
-    def _first_that_answers(self) -> tuple[Sender, Flows]:
+    def _first_that_answers(self) -> tuple[Senders, Flows]:
         if len(self._candidates) == 1:
             return self._at(self._candidates[0], self._settings)
         quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
@@ -339,15 +346,25 @@ class Client:
             else:
                 sender.close()
                 return self._at(server, self._settings)
+        if self._others:  # the first is asked again at each call, and then they are
+            return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)
         raise NotRunning(
             f"No server is named, and none answers at {looked}. Start one with `portico serve`, or name one: url=, "
             "PORTICO_HOST or VLLM_BASE_URL."
         )
 
-    def _at(self, server: Server, settings: Settings) -> tuple[Sender, Flows]:
+    def _at(self, server: Server, settings: Settings) -> tuple[Senders, Flows]:
         sender = Sender(server, settings.timeouts, headers=settings.headers, **self._connection)
-        return sender, Flows(server, settings)
+        verify, proxy = self._connection["verify"], self._connection["proxy"]
+        others = {
+            other: Sender(other, settings.timeouts, headers=place.headers, verify=verify, proxy=proxy)
+            for place, other in self._others
+            if other != server
+        }
+        return Senders(sender, list(others.values())), Flows(
+            server, settings, standing_in(self._others, settings)
+        )
 
 
 def about(

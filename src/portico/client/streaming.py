@@ -36,8 +36,8 @@ class Reader(Protocol):
 class Reading:
     """What both ways of reading share: bytes in, events out, and the whole kept."""
 
-    def __init__(self, exchanged: Exchanged, reader: Reader, *, url: str, began: float) -> None:
-        self._exchanged, self._reader, self._url, self._began = exchanged, reader, url, began
+    def __init__(self, exchanged: Exchanged, reader: Reader, *, began: float) -> None:
+        self._exchanged, self._reader, self._began = exchanged, reader, began
         self._assembler = Assembler()
         self._first: float | None = None
         self._ended = False
@@ -50,7 +50,8 @@ class Reading:
             whole.choices,
             whole.usage,
             first=whole.choices[0] if whole.choices else Choice(),
-            url=self._url,
+            model=self._exchanged.model,
+            url=self._exchanged.url,
             request_id=self._exchanged.request_id,
             timing=Timing(first_token=self._first, total=time.monotonic() - self._began),
             attempts=self._exchanged.attempts,
@@ -84,8 +85,8 @@ class Reading:
     def _named(self, error: ClientError) -> ClientError:
         if isinstance(error, CutOff):
             error.text = self.result.text
-        error.url, error.request_id = self._url, self._exchanged.request_id
-        error.attempts = len(self._exchanged.attempts)
+        error.url, error.request_id = self._exchanged.url, self._exchanged.request_id
+        error.tried, error.attempts = self._exchanged.attempts, len(self._exchanged.attempts)
         return error
 
 
