@@ -19,6 +19,7 @@ from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
 from portico.client.journal import Journal
+from portico.client.mcp import aopened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
 from portico.client.results import Result
@@ -228,7 +229,7 @@ class AsyncClient:
     ) -> Run[Any]:
         """Asks, makes the calls that the model asks for, tells it what came of them, and so on until it answers.
 
-        tools: functions, sync or async; their type hints and docstrings are what the model is told.
+        tools: functions, sync or async, whose type hints and docstrings are what the model is told; McpServer.
         output: the type of the answer, as in `chat`.
         mode: native (the server's tools), schema (one JSON schema over "call a tool or finish"), or auto; `run.why` says.
         allow: called with `name` and `arguments` before each call; False or a text refuses it, and the model is told.
@@ -238,10 +239,11 @@ class AsyncClient:
         told = {"system": system, "think": think, "extra": extra}
 
         def ask(flows: Flows) -> Flow[Run[Any]]:
-            loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
+            loop = Loop(flows, ready, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
             return loop.run(messages, model=model, about=told, given=given)
 
-        return await self.carry_out(ask)
+        async with aopened(tools) as ready:
+            return await self.carry_out(ask)
 
     async def batch(
         self,

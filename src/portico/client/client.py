@@ -18,6 +18,7 @@ from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
 from portico.client.journal import Journal
+from portico.client.mcp import opened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
 from portico.client.results import Result
@@ -227,7 +228,7 @@ class Client:
     ) -> Run[Any]:
         """Asks, makes the calls that the model asks for, tells it what came of them, and so on until it answers.
 
-        tools: functions, sync or async; their type hints and docstrings are what the model is told.
+        tools: functions, sync or async, whose type hints and docstrings are what the model is told; McpServer.
         output: the type of the answer, as in `chat`.
         mode: native (the server's tools), schema (one JSON schema over "call a tool or finish"), or auto; `run.why` says.
         allow: called with `name` and `arguments` before each call; False or a text refuses it, and the model is told.
@@ -237,10 +238,11 @@ class Client:
         told = {"system": system, "think": think, "extra": extra}
 
         def ask(flows: Flows) -> Flow[Run[Any]]:
-            loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
+            loop = Loop(flows, ready, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
             return loop.run(messages, model=model, about=told, given=given)
 
-        return self.carry_out(ask)
+        with opened(tools) as ready:
+            return self.carry_out(ask)
 
     def batch(
         self,
