@@ -43,7 +43,7 @@ def test_a_file_is_answered_and_then_it_is_there(
     done = run(*command, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and "ok   " in done.stderr and "30 rows" in done.stderr
-    assert "100%   30 of 30 rows" in done.stderr and "tok/s" in done.stderr
+    assert "run  30 rows" in done.stderr and " of 30 rows   " in done.stderr and "tok/s" in done.stderr
     assert len(lines(tmp_path / "out.jsonl")) == 30
     told = json.loads(run(*command, "--json", env=env).stdout)
     assert (told["rows"], told["ok"], told["asked"], told["errors"]) == (30, 30, 0, None)

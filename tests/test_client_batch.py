@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live_server import plain_environment
+from live_server import LiveServer, plain_environment
+from portico import Choice
 from portico.client.async_client import AsyncClient
 from portico.client.batch import Done, Pace, Progress
 from portico.client.client import Client
@@ -425,3 +426,17 @@ def test_three_kills_lose_nothing_and_no_finished_row_goes_out_twice(
 @pytest.mark.long
 def test_two_thousand_rows_and_five_kills(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     killed_and_gone_on(upstream, tmp_path, count=2000, kills=5, seed=2)
+
+
+# ---- on the embedded engine
+
+
+def test_the_bundled_model(both: Both, server: LiveServer, tmp_path: Path) -> None:
+    asked = ["What is 2+3?", "What is the capital of France?"]
+    found = both.run(server.openai_url, asked, journal=tmp_path / "out.jsonl", temperature=0)
+    texts = {done.custom_id: done.result.text for done in found if done.result is not None}
+    assert texts == {"0": "5", "1": "The capital of France is Paris."}
+    (done,) = both.run(
+        server.openai_url, ["Is this good or bad? I love it!"], output=Choice("good", "bad"), temperature=0
+    )
+    assert done.result is not None and done.result.parsed in ("good", "bad")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from portico.client.conversation import Conversation as Conversation
     from portico.client.fallback import Fallback as Fallback
     from portico.client.fallback import Place as Place
+    from portico.client.growing import Parsed as Parsed
     from portico.client.mcp import McpServer as McpServer
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
@@ -39,6 +40,7 @@ _FROM = {
     "Regex": "portico.client.outputs",
     "Limits": "portico.client.rounds",
     "McpServer": "portico.client.mcp",
+    "Parsed": "portico.client.growing",
     "Retry": "portico.client.settings",
     "Timeouts": "portico.client.settings",
     "record": "portico.recording",

@@ -12,13 +12,13 @@ from portico.client import options
 from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
-from portico.client.outputs import Output, output
+from portico.client.outputs import Output, checked, output
 from portico.client.results import Attempt, Result
 from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
 from portico.dialects import openai
-from portico.errors import ClientError, InvalidRequest, WrongAnswer
+from portico.errors import ClientError, InvalidRequest
 from portico.messages import ChatRequest, EmbeddingRequest, Message, Reasoning, Text, Tool, ToolChoice
 
 CONTINUED = 3
@@ -59,7 +59,7 @@ class Asks:
         if wanted is None:
             return result
         result = yield from self._whole(request, result)
-        return self._parsed(result, wanted)
+        return checked(result, wanted)
 
     def rows(
         self,
@@ -73,9 +73,8 @@ class Asks:
         """The rows of a batch. Raises InvalidRequest."""
         if isinstance(requests, str | Mapping):
             raise InvalidRequest("A batch is a list of requests, not a single one.", param="requests")
-        named = (
-            model or self._flows.settings.model or "default"
-        )  # not what it stands for now: a later run asks the same
+        # Not what the name stands for now: a later run asks the same.
+        named = model or self._flows.settings.model or "default"
         rows: list[Row] = []
         seen: dict[str, int] = {}
         for number, each in enumerate(requests):
@@ -83,9 +82,11 @@ class Asks:
                 rows.append(given_row(each, number, seen, model))
                 continue
             request = yield from self._request(each, model, wanted, about, given)
+            request, as_json = yield from self._flows.enforceable(request)
             body = msgspec.json.decode(openai.write_chat(request, model=request.model))
-            row = {"custom_id": str(number), "url": CHAT, "body": {**body, "model": named}}
-            rows.append(given_row(row, number, seen, None))
+            told = {"custom_id": str(number), "url": CHAT, "body": {**body, "model": named}}
+            row = given_row(told, number, seen, None)
+            rows.append(msgspec.structs.replace(row, as_json=as_json))
         return rows
 
     def _request(
@@ -132,28 +133,6 @@ class Asks:
             result = msgspec.structs.replace(rest, text=result.text + rest.text)
         return result
 
-    def _parsed(self, result: Result[Any], wanted: Output[Any]) -> Result[Any]:
-        if result.finish_reason == "length":
-            raise self._named(
-                WrongAnswer(
-                    f"The answer was cut off after {result.usage.output_tokens} tokens: raise max_tokens.",
-                    text=result.text,
-                ),
-                result,
-            )
-        try:
-            return msgspec.structs.replace(result, parsed=wanted.read(result.text))
-        except WrongAnswer as error:
-            raise self._named(error, result) from error.__cause__
-
-    def _named(self, error: ClientError, result: Result[Any]) -> ClientError:
-        error.url, error.request_id, error.attempts = (
-            result.url,
-            result.request_id,
-            max(1, len(result.attempts)),
-        )
-        return error
-
     def chat_stream(
         self,
         messages: Messages,
@@ -162,12 +141,12 @@ class Asks:
         output_type: Any,
         about: Mapping[str, Any],
         given: Mapping[str, Any],
-    ) -> Flow[tuple[Exchanged, Reader, float]]:
+    ) -> Flow[tuple[Exchanged, Reader, float, Output[Any] | None]]:
         wanted = output(output_type) if output_type is not None else None
         request = yield from self._request(messages, model, wanted, about, given)
         began = time.monotonic()
         exchanged = yield from self._flows.opened(CHAT, request)
-        return exchanged, openai.ChunkReader(), began
+        return exchanged, openai.ChunkReader(), began, wanted
 
     # ---- raw completions
 

@@ -12,9 +12,13 @@ from typing import Any, TypeVar, overload
 import httpx2
 from typing_extensions import Unpack
 
+from portico.client.abilities import Probe
 from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, arun, done
+from portico.client.beam_search import By, Wanted, search
+from portico.client.beams import Beams, EarlyStopping
 from portico.client.client import about as _about
+from portico.client.client import home_of
 from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
@@ -66,7 +70,12 @@ class AsyncClient:
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
         policy = read_fallback(fallback)
         self._settings = Settings(
-            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+            model=named,
+            timeouts=timeouts,
+            retry=retry,
+            headers=dict(headers),
+            fallback=policy,
+            home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
         self._others = [(place, server_of(place, environ)) for place in places]
@@ -180,12 +189,16 @@ class AsyncClient:
         extra: Mapping[str, Any] | None = None,
         **given: Unpack[Options],
     ) -> AsyncIterator[AsyncEventStream]:
-        """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
+        """The events of an answer as they come. Leaving the block ends it, and the engine stops.
+
+        output: as in `chat`. The value comes too as it grows: events of the kind `Parsed`, the last of which is `whole`,
+            of the type and checked; then it is in `result.parsed`. Raises WrongAnswer at the end for one that is not.
+        """
         about = _about(system, tools, tool_choice, parallel_tool_calls, think, extra)
-        exchanged, reader, began = await self._drive(
+        exchanged, reader, began, wanted = await self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=about, given=given)
         )
-        events = AsyncEventStream(exchanged, reader, began=began)
+        events = AsyncEventStream(exchanged, reader, began=began, wanted=wanted)
         try:
             yield events
         finally:
@@ -291,11 +304,51 @@ class AsyncClient:
                 async for outcome in outcomes:
                     yield done(outcome, batch.rows[outcome.custom_id], wanted)
 
+    async def beam_search(
+        self,
+        prompt: str | Sequence[int] | Messages,
+        width: int = 4,
+        *,
+        model: str | None = None,
+        max_tokens: int = 64,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = True,
+        ends: Sequence[int] | None = None,
+        by: By = "auto",
+        at_once: int = 16,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Beams:
+        """The likeliest answers to a prompt, the best first: `width` beams are followed token by token.
+
+        prompt: a text or token ids, without a chat template, or messages, with it.
+        By transformers' rules, whose sequences these are: of the `width` likeliest continuations of a step, those at an
+        end of the model's (or at `max_tokens`) are finished, and the `width` likeliest others go on. A finished one's
+        score is the sum of its log probabilities / its tokens, the end included, ** `length_penalty`: above 0 favours
+        long answers, 0 the sum alone.
+        early_stopping: True ends when `width` are finished, False when what runs can no longer be better at its
+            present length, "never" when it could not be at any.
+        ends: the tokens that end an answer. Without it the server is asked, once for each token that comes up.
+        by: client, over token ids and log probabilities; server, vLLM's use_beam_search in one request, which never
+            stops early, knows one end only and does not count it as a token; auto: the client, but the server for
+            early_stopping="never" where it can.
+        at_once: requests side by side at most. Servers give 20 alternatives with a token, so `width` goes up to that.
+        Raises NotSupported for a server that gives no token ids or log probabilities, or too few of them.
+        """
+        wanted = Wanted(
+            width, max_tokens, length_penalty, early_stopping, ends, by, max(1, at_once), dict(extra or {})
+        )
+        return await self.carry_out(lambda flows: search(flows, prompt, model=model, wanted=wanted))
+
     # ---- what there is
 
     async def models(self) -> tuple[ModelCard, ...]:
         """What the server lists."""
         return await self.carry_out(lambda flows: flows.models())
+
+    async def probe(self, *, model: str | None = None) -> Probe:
+        """What the server supports, found out without making it generate; printed, it is a table. What a server says that it
+        has is kept for a day (by its address and version), what it lacks is asked each time."""
+        return await self.carry_out(lambda flows: flows.probe(model))
 
     async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         return await self.carry_out(lambda flows: flows.tokenize(text, model=model))

@@ -19,12 +19,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from portico.client import drive_async, drive_sync, results
+from portico.client import drive_async, drive_sync, enforced, results
 from portico.client.drive_async import Sending
 from portico.client.drive_sync import SyncSending
 from portico.client.flows import Flows
 from portico.client.journal import Journal, Outcome
-from portico.client.outputs import Output
+from portico.client.outputs import Output, checked
 from portico.client.results import Result
 from portico.client.rows import Row
 from portico.client.settings import error_retry_after
@@ -273,8 +273,10 @@ def done(outcome: Outcome, row: Row, wanted: Output[P] | None) -> Done[P]:
             completion=row.url == "/v1/completions",
             request_id=outcome.response.get("request_id") or "",
         )
+        if row.as_json:
+            result = results.texts(result, enforced.taken)
         if wanted is not None:
-            result = msgspec.structs.replace(result, parsed=wanted.read(result.text))
+            result = checked(result, wanted)
     except (WrongAnswer, ValueError) as error:
         code = error.code if isinstance(error, WrongAnswer) else Malformed.code
         return Done(

@@ -235,8 +235,11 @@ async def _granted(wish: Wish, sender: Sending) -> Any:
                 async with turns:
                     return await drive(flow, sender)
 
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(flow)) for flow in flows]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(flow)) for flow in flows]
+            except ExceptionGroup as several:  # the others were ended by the first
+                raise several.exceptions[0] from None
             return [task.result() for task in tasks]
         case Once(gate, begin):
             if gate.running is None:

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from portico.client import options, results
+from portico.client import enforced, options, results
+from portico.client.abilities import Ability, Feature, Probe
 from portico.client.exchange import Exchanged, decoded, exchange, told
 from portico.client.fallback import Place
 from portico.client.results import Attempt, Result, Timing
 from portico.client.servers import Server
 from portico.client.settings import Settings
+from portico.client.supports import Supports
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
 from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
@@ -78,6 +80,11 @@ class Flows:
         self._models: tuple[ModelCard, ...] | None = None
         self._listing = Gate()
         self._absent: set[str] = set()
+        self.supports = Supports(server, settings.home)
+        self.ends: dict[str, dict[int, bool]] = {}
+        """By model: tokens of which it is known whether they end an answer."""
+        self.own_beams: dict[str, bool] = {}
+        """By model: whether its server has a beam search of its own."""
 
     # ---- the server
 
@@ -104,7 +111,7 @@ class Flows:
             return "default"
         return (yield from self._model(wanted))
 
-    def _own(self, named: str | None) -> Flow[str]:
+    def own(self, named: str | None) -> Flow[str]:
         """The model of this very server."""
         return (yield from self._model(named or self.settings.model))
 
@@ -117,6 +124,27 @@ class Flows:
             error.url = self.server.url
             raise error
         return known[0].id
+
+    # ---- what it supports
+
+    def ability(self, feature: Feature, model: str | None = None) -> Flow[Ability]:
+        """As the server says. Raises ClientError where it does not answer."""
+        return (yield from self.supports.ability(feature, (yield from self.own(model))))
+
+    def probe(self, model: str | None) -> Flow[Probe]:
+        """All of it. Raises ClientError where the server does not answer."""
+        cards = yield from self.models()
+        name = yield from self.own(model)
+        software = yield from self.supports.software()
+        found = yield from self.supports.all(name)
+        return Probe(
+            url=self.server.url,
+            software=software,
+            model=name,
+            context=(yield from self.context(name)),
+            models=tuple(card.id for card in cards),
+            abilities=found,
+        )
 
     # ---- answers
 
@@ -150,16 +178,25 @@ class Flows:
         exchanged, tried = yield from self._somewhere(wanted, ask)
         return exchanged.after(tried)
 
+    def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+        """A reply of this server and no other, for what cannot go on elsewhere."""
+        return (yield from self._ask("POST", path, body, model=model))
+
     def _posted(self, path: str, request: _Request, *, stream: bool = False) -> Flow[Exchanged]:
         """The reply of this server, or of the first of those that stand in for it that has one."""
         began = time.monotonic()
 
         def ask(place: Flows, model: str) -> Flow[Exchanged]:
             there = msgspec.structs.replace(request, model=model)
+            as_json = False
+            if not isinstance(there, EmbeddingRequest):
+                there, as_json = yield from place.enforceable(there)
             if isinstance(there, CompletionRequest):
                 there = yield from place._limited(there)
             body = place._written(there)
-            return (yield from place._ask("POST", path, body, model=model, stream=stream, began=began))
+            exchanged = yield from place._ask("POST", path, body, model=model, stream=stream, began=began)
+            exchanged.as_json = as_json
+            return exchanged
 
         exchanged, tried = yield from self._somewhere(request.model, ask)
         return exchanged.after(tried)
@@ -182,6 +219,21 @@ class Flows:
                     raise
                 _log.warning("%s has no answer, %s is asked: %s", place.server.url, then.server.url, error)
         raise AssertionError("the last place returns or raises")
+
+    def enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
+        """In words that this server enforces; and whether its answer is then JSON. Raises NotSupported."""
+        if request.sampling.extra.get("return_token_ids"):
+            yield from self.supports.require("token_ids", request.model)
+        kind = enforced.asked_for(request)
+        if kind is None:
+            return request, False
+        found = yield from self.supports.require(kind, request.model)
+        via = found.via if found is not None else ""
+        try:
+            return enforced.put(request, kind, via), via == "json_schema"
+        except NotSupported as error:
+            error.url = self.server.url
+            raise
 
     def _written(self, request: _Request) -> bytes:
         if isinstance(request, ChatRequest):
@@ -216,13 +268,14 @@ class Flows:
             "attempts": exchanged.attempts,
             "headers": reply.headers,
         }
-        return decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        result = decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        return results.texts(result, enforced.taken) if exchanged.as_json else result
 
     # ---- tokens
 
     def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
         """Token ids. Raises NotSupported where the server has no route for it."""
-        name = yield from self._own(model)
+        name = yield from self.own(model)
         body = {
             "model": name,
             "prompt": text,
@@ -234,11 +287,19 @@ class Flows:
         return counted.tokens
 
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Flow[str]:
-        name = yield from self._own(model)
+        name = yield from self.own(model)
         body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
         exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
         found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
         return found.prompt if found.prompt is not None else found.content or ""
+
+    def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
+        """Token ids of the prompt that the server's chat template makes of the conversation."""
+        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+        counted = yield from self._tokens(body, request.model)
+        if not counted.tokens:  # llama.cpp's own server has this route and knows no messages
+            raise self._lacks("tokenize messages")
+        return tuple(counted.tokens)
 
     def count(self, request: ChatRequest) -> Flow[Count]:
         """Tokens of the prompt that the chat template of the server, or of the one that stands in for it, makes of the

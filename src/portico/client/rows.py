@@ -24,6 +24,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     body: dict[str, Any]
     line: int = 0
+    as_json: bool = False
+    """Its answer is a JSON object around the text that was asked for."""
 
     @property
     def digest(self) -> str:

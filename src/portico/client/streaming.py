@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 from portico.client.drive_async import AsyncStream
 from portico.client.drive_sync import SyncStream
+from portico.client.enforced import taken
 from portico.client.exchange import Exchanged
-from portico.client.results import Result, Timing, of_choices
+from portico.client.growing import NOTHING, Growing, Parsed
+from portico.client.outputs import Output, checked
+from portico.client.results import Result, Timing, of_choices, texts
 from portico.dialects.assemble import Assembler
 from portico.errors import (
     ClientError,
@@ -36,8 +39,20 @@ class Reader(Protocol):
 class Reading:
     """What both ways of reading share: bytes in, events out, and the whole kept."""
 
-    def __init__(self, exchanged: Exchanged, reader: Reader, *, began: float) -> None:
+    def __init__(
+        self,
+        exchanged: Exchanged,
+        reader: Reader,
+        *,
+        began: float,
+        wanted: Output[Any] | None = None,
+    ) -> None:
         self._exchanged, self._reader, self._began = exchanged, reader, began
+        self._wanted = wanted
+        self._growing = (
+            Growing(wrapped=wanted.wrapped) if wanted is not None and wanted.format is not None else None
+        )
+        self._parsed: Any = None
         self._assembler = Assembler()
         self._first: float | None = None
         self._ended = False
@@ -46,9 +61,10 @@ class Reading:
     def result(self) -> Result[Any]:
         """The whole answer, or what has come of it."""
         whole = self._assembler.result()
-        return of_choices(
+        found = of_choices(
             whole.choices,
             whole.usage,
+            parsed=self._parsed,
             first=whole.choices[0] if whole.choices else Choice(),
             model=self._exchanged.model,
             url=self._exchanged.url,
@@ -57,8 +73,9 @@ class Reading:
             attempts=self._exchanged.attempts,
             headers=self._exchanged.reply.headers,
         )
+        return texts(found, taken) if self._exchanged.as_json else found
 
-    def _read(self, data: bytes) -> list[Event]:
+    def _read(self, data: bytes) -> list[Event | Parsed]:
         """The events in `data`; of nothing, the last ones. Raises what the server told, and CutOff."""
         try:
             events = list(self._reader.feed(data) if data else self._reader.end())
@@ -74,7 +91,23 @@ class Reading:
             self._ended = True
             if not self._reader.done:
                 raise self._named(CutOff())
-        return events
+        return self._with_values(events)
+
+    def _with_values(self, events: list[Event]) -> list[Event | Parsed]:
+        """With what the answer is so far, where it has a type."""
+        if self._wanted is None:
+            return [*events]
+        found: list[Event | Parsed] = []
+        for event in events:
+            found.append(event)
+            if self._growing is not None and isinstance(event, TextDelta) and event.index == 0:
+                value = self._growing.add(event.text)
+                if value is not NOTHING:
+                    found.append(Parsed(value=value))
+        if self._ended:
+            self._parsed = checked(self.result, self._wanted).parsed
+            found.append(Parsed(value=self._parsed, whole=True))
+        return found
 
     def _told(self, error: PorticoError) -> ClientError:
         """What the server said in the middle of its answer."""
@@ -93,7 +126,7 @@ class Reading:
 class EventStream(Reading):
     """Events, as they come. Leaving the `with` block ends the answer, and the engine stops making it."""
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
         while not self._ended:
@@ -107,6 +140,10 @@ class EventStream(Reading):
         """The pieces of the text alone."""
         return (event.text for event in self if isinstance(event, TextDelta))
 
+    def objects(self) -> Iterator[Any]:
+        """The answer as a value, as it grows; the last one is of the output type."""
+        return (event.value for event in self if isinstance(event, Parsed))
+
     def close(self) -> None:
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
@@ -116,7 +153,7 @@ class EventStream(Reading):
 class AsyncEventStream(Reading):
     """The same in an event loop."""
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncIterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, AsyncStream)
         while not self._ended:
@@ -131,6 +168,11 @@ class AsyncEventStream(Reading):
         async for event in self:
             if isinstance(event, TextDelta):
                 yield event.text
+
+    async def objects(self) -> AsyncIterator[Any]:
+        async for event in self:
+            if isinstance(event, Parsed):
+                yield event.value
 
     async def close(self) -> None:
         source = self._exchanged.reply
