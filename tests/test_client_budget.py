@@ -345,6 +345,41 @@ def test_a_run_ends_where_its_budget_does(both: Both, upstream: ScriptedUpstream
     assert budget.used_tokens <= 1000 and 1 <= len(upstream.requests(CHAT)) == len(looked)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_batch_ends_where_its_budget_does_and_goes_on_with_another(
+    upstream: ScriptedUpstream, tmp_path: Path, kind: str
+) -> None:
+    watched = Watched(upstream)
+    upstream.script(CHAT, *[watched.answer] * 30)
+    journal = tmp_path / "out.jsonl"
+    rows = [f"Row {at}" for at in range(20)]
+    each = len('[{"role": "user", "content": "Row 1"}]') + 1 + 16
+
+    def run(budget: Budget) -> int:
+        if kind == "sync":
+            with Client(upstream.url, retry=QUICK) as one, budget:
+                return len(list(one.batch(rows, journal=journal, max_tokens=16)))
+
+        async def arun() -> int:
+            async with AsyncClient(upstream.url, retry=QUICK) as one:
+                with budget:
+                    return len([done async for done in one.batch(rows, journal=journal, max_tokens=16)])
+
+        return asyncio.run(arun())
+
+    with pytest.raises(OverBudget):
+        run(small := Budget(tokens=5 * each))
+    assert 4 <= len(upstream.requests(CHAT)) <= 5 and small.used_tokens <= 5 * each and small.held_tokens == 0
+    assert run(Budget(tokens=10**6)) == 20 and len(upstream.requests(CHAT)) == 20
+
+
+def test_a_beam_search_ends_where_its_budget_does(server: LiveServer) -> None:
+    with Client(server.url) as one, Budget(tokens=200) as budget:
+        with pytest.raises(OverBudget):
+            one.beam_search([5, 6, 7], 4, max_tokens=60)
+        assert 100 <= budget.used_tokens <= 200
+
+
 # ---- money
 
 

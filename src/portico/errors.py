@@ -52,6 +52,7 @@
         ├── WrongAnswer             the model's answer does not keep to the schema
         ├── OverBudget              a call would go over its budget: both numbers
         ├── PriceUnknown            a budget of money, and a model without a price
+        ├── InUse                   another run writes to the same file
         └── ReplayDiffers           a replayed run asks something else: shows the difference
 
 A dialect turns `status`, `code` and the message into its own form. `code` is stable: it is part of the API,
@@ -567,6 +568,10 @@ class PriceUnknown(ClientError):
     """A budget of money can not be kept for a model whose price nobody knows."""
 
     status, code = 402, "price_unknown"
+
+
+class InUse(ClientError):
+    status, code = 409, "in_use"
 
 
 class ReplayDiffers(ClientError):

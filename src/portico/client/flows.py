@@ -169,6 +169,30 @@ class Flows:
         exchanged.settle(usage)
         return vectors, exchanged, usage
 
+    def raw(self, path: str, body: Mapping[str, Any]) -> Flow[Exchanged]:
+        """The reply to a body that is sent as it is, but for its model where it names none."""
+        began = time.monotonic()
+        named = str(body.get("model") or "")
+
+        def ask(place: Flows, model: str) -> Flow[Exchanged]:
+            sent, held = {**body, "model": model}, None
+            if budget.in_force(place.settings.budget):
+                asked = spending.read(path, sent)
+                asked, held = yield from spending.reserved(place, asked, stream=False, began=began)
+                if not isinstance(asked, EmbeddingRequest) and asked.sampling.max_tokens is not None:
+                    sent.pop("max_completion_tokens", None)
+                    sent[place._spelling.most_tokens if path == CHAT else "max_tokens"] = (
+                        asked.sampling.max_tokens
+                    )
+            written = msgspec.json.encode(sent)
+            exchanged = yield from place._held(path, written, model, held, stream=False, began=began)
+            spending.settled(exchanged)
+            return exchanged
+
+        wanted = self.settings.model if named in _DEFAULT else named
+        exchanged, tried = yield from self._somewhere(wanted, ask)
+        return exchanged.after(tried)
+
     def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
         """A reply of this server and no other, for what cannot go on elsewhere."""
         began, held = time.monotonic(), None
@@ -215,7 +239,7 @@ class Flows:
             there = msgspec.structs.replace(request, model=model)
             as_json = False
             if not isinstance(there, EmbeddingRequest):
-                there, as_json = yield from place._enforceable(there)
+                there, as_json = yield from place.enforceable(there)
             there, held = yield from spending.reserved(place, there, stream=stream, began=began)
             if isinstance(there, CompletionRequest) and held is None:
                 there = yield from place._limited(there)
@@ -246,7 +270,7 @@ class Flows:
                 _log.warning("%s has no answer, %s is asked: %s", place.server.url, then.server.url, error)
         raise AssertionError("the last place returns or raises")
 
-    def _enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
+    def enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
         """In words that this server enforces; and whether its answer is then JSON. Raises NotSupported."""
         if request.sampling.extra.get("return_token_ids"):
             yield from self.supports.require("token_ids", request.model)
