@@ -21,12 +21,13 @@ from portico.client.settings import Settings
 from portico.client.supports import Supports
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
-from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
+from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong, Refused, ServerFailed
 from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
 
 T = TypeVar("T")
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _DEFAULT = ("", "default", "auto")
+_ROUTES = {EMBEDDINGS: "embeddings", COMPLETIONS: "completions"}
 _log = logging.getLogger("portico.client")
 
 
@@ -251,6 +252,18 @@ class Flows:
         exchanged, tried = yield from self._somewhere(request.model, ask)
         return exchanged.after(tried)
 
+    def _absent_route(self, path: str, error: ClientError) -> NotSupported | None:
+        """A route that the server does not have, as the feature that it lacks."""
+        feature = _ROUTES.get(path)
+        if feature is None or error.status not in (404, 405, 501) or isinstance(error, NoSuchModel):
+            return None
+        lacks = NotSupported(
+            f"The server does not offer {feature} with this model: {error.args[0]}", feature=feature
+        )
+        lacks.url, lacks.request_id = error.url, error.request_id
+        lacks.attempts, lacks.tried = error.attempts, error.tried
+        return lacks
+
     def _somewhere(
         self, model: str, ask: Callable[[Flows, str], Flow[T]]
     ) -> Flow[tuple[T, tuple[Attempt, ...]]]:
@@ -459,6 +472,10 @@ class Flows:
         )
         try:
             return (yield from call)
+        except (Refused, ServerFailed) as error:
+            if (lacks := self._absent_route(path, error)) is not None:
+                raise lacks from error
+            raise
         except NoSuchModel as error:
             served = yield from self._served()
             if not served:
