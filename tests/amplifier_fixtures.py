@@ -16,7 +16,13 @@ ROOT = Path(__file__).parent.parent
 MODULES = ROOT / "examples" / "amplifier_modules"
 PROVIDER = ROOT / "src" / "portico" / "amplifier.py"
 SHARED = [
-    *("llm:request", "llm:response", "llm:stream_block_start", "llm:stream_block_delta", "llm:stream_block_end"),
+    *(
+        "llm:request",
+        "llm:response",
+        "llm:stream_block_start",
+        "llm:stream_block_delta",
+        "llm:stream_block_end",
+    ),
     *("llm:stream_aborted", "provider:retry", "provider:tool_sequence_repaired", "module:load_failed"),
     *("llm:request:debug", "llm:response:debug", "llm:request:raw", "llm:response:raw"),
 ]
@@ -35,7 +41,14 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (about / "entry_points.txt").write_text("[amplifier.modules]\n" + "\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(about.parent))
     monkeypatch.syspath_prepend(str(MODULES))
-    for variable in ("PORTICO_HOST", "VLLM_BASE_URL", "VLLM_ENDPOINT", "VLLM_MODEL", "VLLM_API_KEY", "PORTICO_API_KEY"):
+    for variable in (
+        "PORTICO_HOST",
+        "VLLM_BASE_URL",
+        "VLLM_ENDPOINT",
+        "VLLM_MODEL",
+        "VLLM_API_KEY",
+        "PORTICO_API_KEY",
+    ):
         monkeypatch.delenv(variable, raising=False)
     yield MODULES
     for name in [name for name in sys.modules if name.startswith("amplifier_module_")]:

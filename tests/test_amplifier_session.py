@@ -13,7 +13,7 @@ from amplifier_fixtures import modules, provider_of, session
 from live_server import LiveServer
 
 __all__ = ["modules"]
-pytestmark = [pytest.mark.usefixtures("modules"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.usefixtures("modules")
 
 
 @pytest.fixture(scope="module", params=["llamacpp", "vllm"])
@@ -59,7 +59,9 @@ async def test_a_tool_round(server: LiveServer) -> None:
     (call,) = first.tool_calls
     assert first.finish_reason == "tool_calls" and call.id
     assert [each["tool_call_id"] for each in kept if each["role"] == "tool"] == [call.id]
-    assert {"block_type": "tool_use", "name": "get_weather"}.items() <= heard.all("llm:stream_block_start")[0].items()
+    assert {"block_type": "tool_use", "name": "get_weather"}.items() <= heard.all("llm:stream_block_start")[
+        0
+    ].items()
     assert "provider:tool_sequence_repaired" not in heard.names()
 
 
@@ -140,7 +142,11 @@ async def test_two_instances_beside_each_other(server: LiveServer) -> None:
         "session": {"orchestrator": "loop-basic", "context": "context-simple"},
         "providers": [
             {"module": "provider-vllm", "config": {"base_url": server.url, "priority": 2}},
-            {"module": "provider-vllm", "instance_id": "small", "config": {"base_url": server.url, "priority": 1}},
+            {
+                "module": "provider-vllm",
+                "instance_id": "small",
+                "config": {"base_url": server.url, "priority": 1},
+            },
             {"module": "provider-portico", "config": {"base_url": server.url, "priority": 3}},
         ],
     }

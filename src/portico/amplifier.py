@@ -128,7 +128,9 @@ NO_BASE_URL = (
 def read_config(given: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
     """The block, and what variables say of the rest. A key that nobody knows is logged with the nearest one. Raises
     ConfigurationError for a value that is none."""
-    said: dict[str, Any] = {name: environ[variable] for variable, name in _VARIABLES.items() if environ.get(variable)}
+    said: dict[str, Any] = {
+        name: environ[variable] for variable, name in _VARIABLES.items() if environ.get(variable)
+    }
     said |= {name: value for name, value in given.items() if value is not None}
     if "use_completions" in said:
         wanted = "completions" if _flag("use_completions", said.pop("use_completions")) else "chat"
@@ -937,6 +939,8 @@ EVENTS = [
 """Those that are not the kernel's."""
 CONTEXT_WINDOW, OUTPUT_TOKENS = 128_000, 32_768
 """What is said of a model until its server has told."""
+LOOK = 0.2
+"""Seconds between two looks at whether the session is cancelled."""
 COMPLETION_TOKENS = 1024
 """A raw completion's limit, where nobody says one and the server can neither count nor tell its context."""
 
@@ -963,7 +967,6 @@ class Provider:
         self._context: dict[str, int | None] = {}
         self._usual = ""  # the model that answers where none is named
         self._without_template: set[str] = set()
-        self._running: set[asyncio.Timeout] = set()
 
     # ---- what it is
 
@@ -1063,11 +1066,20 @@ class Provider:
         return whole
 
     async def _in_time(self, asked: Asked) -> ChatResponse:
-        """Within the call's own time, and until the session is cancelled at once."""
-        limit = asyncio.timeout(asked.timeout or None)
+        """Within the call's own time, and until the session is cancelled at once: its token calls nobody by itself, so it is
+        looked at."""
+        limit, loop = asyncio.timeout(asked.timeout or None), asyncio.get_running_loop()
+        next_look = loop.call_later(LOOK, lambda: look())
+
+        def look() -> None:
+            nonlocal next_look
+            if self._cancelled():
+                limit.reschedule(loop.time())
+            else:
+                next_look = loop.call_later(LOOK, look)
+
         try:
             async with limit:
-                self._running.add(limit)
                 return await self._whole(asked)
         except TimeoutError as error:
             about: dict[str, Any] = {"provider": self.name, "model": asked.model or None}
@@ -1078,14 +1090,7 @@ class Provider:
             late = f"The answer was not whole within {asked.timeout:g} s (timeout)."
             raise llm_errors.LLMTimeoutError(late, **about) from error
         finally:
-            self._running.discard(limit)
-
-    async def cancel(self) -> None:
-        """Ends what is running, if the session is cancelled at once and not only after this turn."""
-        if self._cancelled():
-            now = asyncio.get_running_loop().time()
-            for limit in list(self._running):
-                limit.reschedule(now)
+            next_look.cancel()
 
     def _cancelled(self) -> bool:
         token = getattr(self.coordinator, "cancellation", None)
@@ -1419,8 +1424,6 @@ async def _mount(
     provider = Provider(name, config or {}, coordinator, os.environ)
     await coordinator.mount("providers", provider, name=name)
     coordinator.register_contributor("observability.events", f"provider-{name}", lambda: list(EVENTS))
-    if (token := getattr(coordinator, "cancellation", None)) is not None:
-        token.on_cancel(provider.cancel)
     return provider.close
 
 

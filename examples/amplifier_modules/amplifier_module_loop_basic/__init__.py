@@ -29,12 +29,15 @@ class Loop:
     ) -> str:
         provider = min(providers.values(), key=lambda one: one.priority)
         specs = [
-            ToolSpec(name=it.name, description=it.description, parameters=it.input_schema) for it in tools.values()
+            ToolSpec(name=it.name, description=it.description, parameters=it.input_schema)
+            for it in tools.values()
         ]
         await context.add_message({"role": "user", "content": prompt})
         for turn in range(self._rounds):
             said = await context.get_messages_for_request(provider=provider)
-            fields = self._request if turn == 0 else {k: v for k, v in self._request.items() if k != "tool_choice"}
+            fields = (
+                self._request if turn == 0 else {k: v for k, v in self._request.items() if k != "tool_choice"}
+            )
             request = ChatRequest(messages=[Message(**each) for each in said], tools=specs or None, **fields)
             response = await provider.complete(request)
             self.responses.append(response)
