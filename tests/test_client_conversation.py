@@ -57,6 +57,19 @@ def test_what_is_not_answered_was_not_said(upstream: ScriptedUpstream) -> None:
     assert len(upstream.last(CHAT)["messages"]) == 1
 
 
+def test_an_error_leaves_a_conversation_as_it_was(upstream: ScriptedUpstream) -> None:
+    """Neither what was cut to make room is lost, nor is a part of what was said kept."""
+    upstream.script("/tokenize", *[counted(lambda messages: 300 * messages)] * 50)
+    with Client(upstream.url, retry=NO_RETRY) as client:
+        talk = Conversation(client)
+        talk.ask("One")
+        upstream.script(CHAT, reply(500, {"error": {"message": "no"}}))
+        said = [{"role": "user", "content": "Two"}, {"role": "user", "content": "Three"}]
+        with pytest.raises(ServerFailed):
+            talk.ask(said)
+        assert [message.text for message in talk.messages] == ["One", "Hello there"] and talk.dropped == 0
+
+
 def test_the_oldest_turns_are_cut_until_it_fits(upstream: ScriptedUpstream) -> None:
     upstream.script("/tokenize", *[counted(lambda messages: 300 * messages)] * 50)
 
@@ -96,11 +109,18 @@ def test_it_is_saved_and_loaded(upstream: ScriptedUpstream, tmp_path: Path) -> N
         talk = Conversation(client, system="Be brief.")
         talk.ask("One")
         talk.save(tmp_path / "talk.json")
-    again = History.load(tmp_path / "talk.json")
-    assert (again.system, again.messages) == (talk.system, talk.messages)
+        again = Conversation.load(tmp_path / "talk.json", client)
+        again.ask("Two")
+    assert [message["role"] for message in upstream.last(CHAT)["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert again.messages[:2] == talk.messages
     (tmp_path / "talk.json").write_text("[]")
     with pytest.raises(InvalidRequest, match=r"talk\.json is no saved conversation"):
-        History.load(tmp_path / "talk.json")
+        History.read(tmp_path / "talk.json")
 
 
 def test_a_summary_takes_the_place_of_the_oldest_turns(upstream: ScriptedUpstream) -> None:

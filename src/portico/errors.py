@@ -60,6 +60,7 @@ of `--json` and of the log. Facts stay attributes, so that nobody parses a messa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class PorticoError(Exception):
@@ -382,13 +383,17 @@ class ClientError(PorticoError):
     url: str = ""
     request_id: str = ""
     attempts: int = 1
+    tried: tuple[Any, ...] = ()
+    """Every attempt (portico.client.results.Attempt), with those at servers that were asked before this one."""
 
     def __str__(self) -> str:
         about = [f"server {self.url}"] if self.url else []
         about += [f"request {self.request_id}"] if self.request_id else []
         about += [f"{self.attempts} attempts"] if self.attempts > 1 else []
         said = super().__str__()
-        return f"{said} ({', '.join(about)})" if about else said
+        said = f"{said} ({', '.join(about)})" if about else said
+        before = {each.url: each.error for each in self.tried if each.url != self.url}
+        return said + "".join(f" Before it, {url}: {error}" for url, error in before.items())
 
 
 class NotRunning(ClientError):

@@ -12,12 +12,12 @@ from portico.client import options
 from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
-from portico.client.outputs import Output, output
-from portico.client.results import Result
+from portico.client.outputs import Output, checked, output
+from portico.client.results import Attempt, Result
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
 from portico.dialects import openai
-from portico.errors import ClientError, WrongAnswer
+from portico.errors import ClientError
 from portico.messages import ChatRequest, EmbeddingRequest, Message, Reasoning, Text, Tool, ToolChoice
 
 CONTINUED = 3
@@ -25,10 +25,13 @@ CONTINUED = 3
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """`vectors[i]` is that of the i-th text."""
+    """`vectors[i]` is that of the i-th text; `url` and `model` are who made them."""
 
     vectors: list[list[float]]
     usage: Any = None
+    model: str = ""
+    url: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
 class Asks:
@@ -55,7 +58,7 @@ class Asks:
         if wanted is None:
             return result
         result = yield from self._whole(request, result)
-        return self._parsed(result, wanted)
+        return checked(result, wanted)
 
     def _request(
         self,
@@ -101,28 +104,6 @@ class Asks:
             result = msgspec.structs.replace(rest, text=result.text + rest.text)
         return result
 
-    def _parsed(self, result: Result[Any], wanted: Output[Any]) -> Result[Any]:
-        if result.finish_reason == "length":
-            raise self._named(
-                WrongAnswer(
-                    f"The answer was cut off after {result.usage.output_tokens} tokens: raise max_tokens.",
-                    text=result.text,
-                ),
-                result,
-            )
-        try:
-            return msgspec.structs.replace(result, parsed=wanted.read(result.text))
-        except WrongAnswer as error:
-            raise self._named(error, result) from error.__cause__
-
-    def _named(self, error: ClientError, result: Result[Any]) -> ClientError:
-        error.url, error.request_id, error.attempts = (
-            result.url,
-            result.request_id,
-            max(1, len(result.attempts)),
-        )
-        return error
-
     def chat_stream(
         self,
         messages: Messages,
@@ -131,13 +112,12 @@ class Asks:
         output_type: Any,
         about: Mapping[str, Any],
         given: Mapping[str, Any],
-    ) -> Flow[tuple[Exchanged, Reader, float]]:
+    ) -> Flow[tuple[Exchanged, Reader, float, Output[Any] | None]]:
         wanted = output(output_type) if output_type is not None else None
         request = yield from self._request(messages, model, wanted, about, given)
         began = time.monotonic()
-        body = openai.write_chat(msgspec.structs.replace(request, stream=True), model=request.model)
-        exchanged = yield from self._flows.opened(CHAT, body, request.model)
-        return exchanged, openai.ChunkReader(), began
+        exchanged = yield from self._flows.opened(CHAT, request)
+        return exchanged, openai.ChunkReader(), began, wanted
 
     # ---- raw completions
 
@@ -164,8 +144,7 @@ class Asks:
         name = yield from self._flows.model(model)
         request = options.completion(name, _prompts(prompt), options=given, **about)
         began = time.monotonic()
-        body = openai.write_completion(msgspec.structs.replace(request, stream=True), model=name)
-        exchanged = yield from self._flows.opened(COMPLETIONS, body, name)
+        exchanged = yield from self._flows.opened(COMPLETIONS, request)
         return exchanged, openai.CompletionChunkReader(), began
 
     # ---- the rest
@@ -175,10 +154,10 @@ class Asks:
     ) -> Flow[Embeddings]:
         name = yield from self._flows.model(model)
         inputs = (texts,) if isinstance(texts, str) else tuple(texts)
-        vectors, usage = yield from self._flows.embed(
+        vectors, exchanged, usage = yield from self._flows.embed(
             EmbeddingRequest(model=name, inputs=inputs, dimensions=dimensions)
         )
-        return Embeddings(vectors, usage)
+        return Embeddings(vectors, usage, exchanged.model, exchanged.url, exchanged.attempts)
 
     def count(
         self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]

@@ -12,8 +12,11 @@ import httpx2
 from typing_extensions import Unpack
 
 from portico.client.asks import Asks, Embeddings
-from portico.client.drive_sync import Sender, drive
-from portico.client.flows import Count, Flows, ModelCard
+from portico.client.beam_search import By, Wanted, search
+from portico.client.beams import Beams, EarlyStopping
+from portico.client.drive_sync import Sender, Senders, drive
+from portico.client.fallback import Fallbacks, read_fallback, server_of
+from portico.client.flows import Count, Flows, ModelCard, standing_in
 from portico.client.options import Messages, Options
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
@@ -35,6 +38,8 @@ class Client:
     url, api_key: the server and its key; else PORTICO_HOST, VLLM_BASE_URL or VLLM_ENDPOINT, OLLAMA_HOST, OPENAI_BASE_URL,
     each with the key of its own variable; else whoever answers on loopback's ports 11434 and 8000.
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
+    fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
+        Fallback, which also says when. `headers` and `http_client` are not for them.
     Raises ConfigError for a URL that is none.
     """
 
@@ -44,6 +49,7 @@ class Client:
         *,
         model: str | None = None,
         api_key: str | None = None,
+        fallback: Fallbacks = None,
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -53,11 +59,16 @@ class Client:
     ) -> None:
         environ = os.environ
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
-        self._settings = Settings(model=named, timeouts=timeouts, retry=retry, headers=dict(headers))
+        policy = read_fallback(fallback)
+        self._settings = Settings(
+            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+        )
+        places = policy.places if policy is not None else ()
+        self._others = [(place, server_of(place, environ)) for place in places]
         self._candidates = candidates(url, api_key, environ)
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
         self._finding = threading.Lock()
-        self._sender: Sender | None = None
+        self._sender: Senders | None = None
         self._flows: Flows | None = None
 
     # ---- its life
@@ -165,12 +176,16 @@ class Client:
         extra: Mapping[str, Any] | None = None,
         **given: Unpack[Options],
     ) -> Iterator[EventStream]:
-        """The events of an answer as they come. Leaving the block ends it, and the engine stops."""
+        """The events of an answer as they come. Leaving the block ends it, and the engine stops.
+
+        output: as in `chat`. The value comes too as it grows: events of the kind `Parsed`, the last of which is `whole`,
+            of the type and checked; then it is in `result.parsed`. Raises WrongAnswer at the end for one that is not.
+        """
         told = about(system, tools, tool_choice, parallel_tool_calls, think, extra)
-        exchanged, reader, began = self._drive(
+        exchanged, reader, began, wanted = self._drive(
             lambda asks: asks.chat_stream(messages, model=model, output_type=output, about=told, given=given)
         )
-        events = EventStream(exchanged, reader, url=self.url, began=began)
+        events = EventStream(exchanged, reader, began=began, wanted=wanted)
         try:
             yield events
         finally:
@@ -229,6 +244,41 @@ class Client:
 
         return self.carry_out(ask)
 
+    def beam_search(
+        self,
+        prompt: str | Sequence[int] | Messages,
+        width: int = 4,
+        *,
+        model: str | None = None,
+        max_tokens: int = 64,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = True,
+        ends: Sequence[int] | None = None,
+        by: By = "auto",
+        at_once: int = 16,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Beams:
+        """The likeliest answers to a prompt, the best first: `width` beams are followed token by token.
+
+        prompt: a text or token ids, without a chat template, or messages, with it.
+        By transformers' rules, whose sequences these are: of the `width` likeliest continuations of a step, those at an
+        end of the model's (or at `max_tokens`) are finished, and the `width` likeliest others go on. A finished one's
+        score is the sum of its log probabilities / its tokens, the end included, ** `length_penalty`: above 0 favours
+        long answers, 0 the sum alone.
+        early_stopping: True ends when `width` are finished, False when what runs can no longer be better at its
+            present length, "never" when it could not be at any.
+        ends: the tokens that end an answer. Without it the server is asked, once for each token that comes up.
+        by: client, over token ids and log probabilities; server, vLLM's use_beam_search in one request, which never
+            stops early, knows one end only and does not count it as a token; auto: the client, but the server for
+            early_stopping="never" where it can.
+        at_once: requests side by side at most. Servers give 20 alternatives with a token, so `width` goes up to that.
+        Raises NotSupported for a server that gives no token ids or log probabilities, or too few of them.
+        """
+        wanted = Wanted(
+            width, max_tokens, length_penalty, early_stopping, ends, by, max(1, at_once), dict(extra or {})
+        )
+        return self.carry_out(lambda flows: search(flows, prompt, model=model, wanted=wanted))
+
     # ---- what there is
 
     def models(self) -> tuple[ModelCard, ...]:
@@ -263,13 +313,13 @@ class Client:
         sender, flows = self._found()
         return drive(ask(flows), sender)
 
-    def _found(self) -> tuple[Sender, Flows]:
+    def _found(self) -> tuple[Senders, Flows]:
         with self._finding:
             if self._sender is None or self._flows is None:
                 self._sender, self._flows = self._first_that_answers()
             return self._sender, self._flows
 
-    def _first_that_answers(self) -> tuple[Sender, Flows]:
+    def _first_that_answers(self) -> tuple[Senders, Flows]:
         if len(self._candidates) == 1:
             return self._at(self._candidates[0], self._settings)
         quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
@@ -287,15 +337,25 @@ class Client:
             else:
                 sender.close()
                 return self._at(server, self._settings)
+        if self._others:  # the first is asked again at each call, and then they are
+            return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)
         raise NotRunning(
             f"No server is named, and none answers at {looked}. Start one with `portico serve`, or name one: url=, "
             "PORTICO_HOST or VLLM_BASE_URL."
         )
 
-    def _at(self, server: Server, settings: Settings) -> tuple[Sender, Flows]:
+    def _at(self, server: Server, settings: Settings) -> tuple[Senders, Flows]:
         sender = Sender(server, settings.timeouts, headers=settings.headers, **self._connection)
-        return sender, Flows(server, settings)
+        verify, proxy = self._connection["verify"], self._connection["proxy"]
+        others = {
+            other: Sender(other, settings.timeouts, headers=place.headers, verify=verify, proxy=proxy)
+            for place, other in self._others
+            if other != server
+        }
+        return Senders(sender, list(others.values())), Flows(
+            server, settings, standing_in(self._others, settings)
+        )
 
 
 def about(

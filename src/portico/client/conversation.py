@@ -41,16 +41,19 @@ class History:
         """Messages that were cut because they did not fit any more."""
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_bytes(msgspec.json.encode(_Saved(system=self.system, messages=self.messages)))
+        """Whole, or as it was before: a program that is killed meanwhile leaves no half of it."""
+        part = Path(f"{path}.part")
+        part.write_bytes(msgspec.json.encode(_Saved(system=self.system, messages=self.messages)))
+        part.replace(path)
 
-    @classmethod
-    def load(cls, path: str | Path) -> History:
-        """Raises InvalidRequest for a file that is none."""
+    @staticmethod
+    def read(path: str | Path) -> tuple[str | None, list[Message]]:
+        """The system message and the messages of a saved conversation. Raises InvalidRequest for a file that is none."""
         try:
             saved = msgspec.json.decode(Path(path).read_bytes(), type=_Saved)
         except msgspec.DecodeError as error:
             raise InvalidRequest(f"{path} is no saved conversation: {error}") from error
-        return cls(saved.system, saved.messages)
+        return saved.system, saved.messages
 
     def turns(self) -> list[list[Message]]:
         """Each from a message of the user's to the next: what is cut is cut whole, a tool's result never without its call."""
@@ -71,19 +74,17 @@ def ask(
     given: Mapping[str, Any],
     model: str | None,
 ) -> Flow[Result[Any]]:
-    """The answer to `said`, which joins the history together with it. The oldest turns are cut until all fits."""
-    history.messages += options.conversation(said)
-    try:
-        yield from _cut(flows, history, given, model)
-        about = {"system": history.system}
-        asks = Asks(flows)
-        result = yield from asks.chat(
-            tuple(history.messages), model=model, output_type=output, check=False, about=about, given=given
-        )
-    except BaseException:
-        history.messages.pop()  # what was not answered was not said
-        raise
-    history.messages.append(answered(result))
+    """The answer to `said`, which joins the history together with it. The oldest turns are cut until all fits. What was
+    not answered was not said: an error leaves the history as it was."""
+    after = History(history.system, [*history.messages, *options.conversation(said)])
+    yield from _cut(flows, after, given, model)
+    about = {"system": after.system}
+    asks = Asks(flows)
+    result = yield from asks.chat(
+        tuple(after.messages), model=model, output_type=output, check=False, about=about, given=given
+    )
+    history.messages = [*after.messages, answered(result)]
+    history.dropped += after.dropped
     return result
 
 
@@ -135,6 +136,11 @@ class Conversation(History):
         super().__init__(system, messages)
         self._client, self._model = client, model
 
+    @classmethod
+    def load(cls, path: str | Path, client: Client, *, model: str | None = None) -> Conversation:
+        """Goes on with a saved one. Raises InvalidRequest for a file that is none."""
+        return cls(client, *cls.read(path), model=model)
+
     def ask(self, said: Messages, *, output: Any = None, **given: Any) -> Result[Any]:
         """Raises ClientError; then what was said is not part of the conversation."""
         return self._client.carry_out(
@@ -159,6 +165,11 @@ class AsyncConversation(History):
     ) -> None:
         super().__init__(system, messages)
         self._client, self._model = client, model
+
+    @classmethod
+    def load(cls, path: str | Path, client: AsyncClient, *, model: str | None = None) -> AsyncConversation:
+        """Goes on with a saved one. Raises InvalidRequest for a file that is none."""
+        return cls(client, *cls.read(path), model=model)
 
     async def ask(self, said: Messages, *, output: Any = None, **given: Any) -> Result[Any]:
         return await self._client.carry_out(

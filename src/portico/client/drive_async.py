@@ -8,7 +8,7 @@ import inspect
 import math
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,7 +17,7 @@ import httpx2
 from portico.client.drive_sync import told
 from portico.client.servers import Server
 from portico.client.settings import Timeouts
-from portico.client.wishes import Answer, Call, Delay, Flow, Send, Stream, Together, Wish
+from portico.client.wishes import Answer, Call, Delay, Flow, Gate, Once, Send, Stream, Together, Wish
 from portico.errors import (
     ClientError,
     CutOff,
@@ -48,11 +48,27 @@ class AsyncStream(Stream):
 
 
 class Sending(Protocol):
-    server: Server
+    @property
+    def server(self) -> Server: ...
 
     async def send(self, wish: Send) -> Answer | AsyncStream: ...
 
     async def close(self) -> None: ...
+
+
+class Sendings:
+    """The connections of one client: to its server, and to those that stand in for it."""
+
+    def __init__(self, own: Sending, others: Sequence[Sending] = ()) -> None:
+        self.server = own.server
+        self._of = {each.server: each for each in (*others, own)}
+
+    async def send(self, wish: Send) -> Answer | AsyncStream:
+        return await self._of[wish.server or self.server].send(wish)
+
+    async def close(self) -> None:
+        for each in self._of.values():
+            await each.close()
 
 
 class Pool:
@@ -219,10 +235,25 @@ async def _granted(wish: Wish, sender: Sending) -> Any:
                 async with turns:
                     return await drive(flow, sender)
 
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(flow)) for flow in flows]
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(flow)) for flow in flows]
+            except ExceptionGroup as several:  # the others were ended by the first
+                raise several.exceptions[0] from None
             return [task.result() for task in tasks]
+        case Once(gate, begin):
+            if gate.running is None:
+                gate.running = asyncio.create_task(drive(begin(), sender))
+                gate.running.add_done_callback(lambda task: _ended(gate, task))
+            # Whoever is cancelled leaves; the others still want it.
+            return await asyncio.shield(gate.running)
     return None
+
+
+def _ended(gate: Gate, task: asyncio.Task[Any]) -> None:
+    gate.running = None
+    if not task.cancelled():
+        task.exception()  # those who waited may all have left, and nobody else looks at it
 
 
 def as_clients(error: EngineError, timeouts: Timeouts) -> ClientError:

@@ -6,16 +6,16 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 
 from portico.client.servers import Server
 from portico.client.settings import Timeouts
-from portico.client.wishes import Answer, Call, Delay, Flow, Send, Stream, Together, Wish
+from portico.client.wishes import Answer, Call, Delay, Flow, Once, Send, Stream, Together, Wish
 from portico.errors import ClientError, CutOff, NotRunning, NotTrusted, TimedOut
 
 T = TypeVar("T")
@@ -43,6 +43,30 @@ class SyncStream(Stream):
 
     def close(self) -> None:
         self._response.close()
+
+
+class SyncSending(Protocol):
+    @property
+    def server(self) -> Server: ...
+
+    def send(self, wish: Send) -> Answer | SyncStream: ...
+
+    def close(self) -> None: ...
+
+
+class Senders:
+    """The connections of one client: to its server, and to those that stand in for it."""
+
+    def __init__(self, own: Sender, others: Sequence[Sender] = ()) -> None:
+        self.server = own.server
+        self._of = {each.server: each for each in (*others, own)}
+
+    def send(self, wish: Send) -> Answer | SyncStream:
+        return self._of[wish.server or self.server].send(wish)
+
+    def close(self) -> None:
+        for each in self._of.values():
+            each.close()
 
 
 class Sender:
@@ -97,7 +121,7 @@ class Sender:
                 response.close()
 
 
-def drive(flow: Flow[T], sender: Sender) -> T:
+def drive(flow: Flow[T], sender: SyncSending) -> T:
     """What the flow returns. Raises what it raises."""
     value: Any = None
     error: BaseException | None = None
@@ -114,7 +138,7 @@ def drive(flow: Flow[T], sender: Sender) -> T:
             error = failed
 
 
-def _granted(wish: Wish, sender: Sender) -> Any:
+def _granted(wish: Wish, sender: SyncSending) -> Any:
     match wish:
         case Send():
             from portico.client.replayed import send  # which knows both drivers
@@ -132,7 +156,35 @@ def _granted(wish: Wish, sender: Sender) -> Any:
                 # Each in a copy of the context: a recording that goes on here goes on there.
                 made = [pool.submit(copy_context().run, drive, each, sender) for each in flows]
                 return [each.result() for each in made]
+        case Once():
+            return _once(wish, sender)
     return None
+
+
+def _once(wish: Once, sender: SyncSending) -> Any:
+    while True:
+        with wish.gate.lock:
+            running: Future[Any] | None = wish.gate.running
+            if mine := running is None:
+                running = wish.gate.running = Future()
+        assert running is not None
+        if not mine:
+            try:
+                return running.result()
+            except CancelledError:  # the thread that asked was interrupted: ask in its place
+                continue
+        try:
+            value = drive(wish.begin(), sender)
+        except Exception as error:
+            running.set_exception(error)
+            raise
+        except BaseException:
+            running.cancel()
+            raise
+        finally:
+            wish.gate.running = None
+        running.set_result(value)
+        return value
 
 
 async def _awaited(made: Any) -> Any:

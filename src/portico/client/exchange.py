@@ -34,7 +34,7 @@ _IDS = ("x-request-id", "request-id")
 
 
 class Exchanged:
-    """What came of a call: the reply, and how it came about."""
+    """What came of a call: the reply, and how it came about. `url` and `model` are those of the last attempt."""
 
     __slots__ = ("attempts", "reply")
 
@@ -42,14 +42,28 @@ class Exchanged:
         self.reply, self.attempts = reply, attempts
 
     @property
+    def url(self) -> str:
+        return self.attempts[-1].url
+
+    @property
+    def model(self) -> str:
+        return self.attempts[-1].model
+
+    def after(self, tried: tuple[Attempt, ...]) -> Exchanged:
+        """The same, after attempts at other servers."""
+        return Exchanged(self.reply, (*tried, *self.attempts)) if tried else self
+
+    @property
     def request_id(self) -> str:
         return request_id(self.reply.headers)
 
 
-def exchange(send: Send, *, url: str, model: str, retry: Retry, total: float = 0.0) -> Flow[Exchanged]:
-    """The reply, whose status is 200. `total`: seconds that everything may take; 0: no limit. Raises ClientError."""
-    began = time.monotonic()
-    deadline = began + total if total else math.inf
+def exchange(
+    send: Send, *, url: str, model: str, retry: Retry, total: float = 0.0, began: float | None = None
+) -> Flow[Exchanged]:
+    """The reply, whose status is 200. `total`: seconds that everything may take, from `began` on; 0: no limit. Raises
+    ClientError."""
+    deadline = (time.monotonic() if began is None else began) + total if total else math.inf
     attempts: list[Attempt] = []
     for number in range(1, retry.attempts + 1):
         sent = time.monotonic()
@@ -57,22 +71,25 @@ def exchange(send: Send, *, url: str, model: str, retry: Retry, total: float = 0
         try:
             reply = yield send._replace(deadline=deadline)
             if isinstance(reply, Stream) or reply.status == 200:
-                attempts.append(Attempt(url=url, status=200, seconds=time.monotonic() - sent))
+                attempts.append(Attempt(url=url, status=200, seconds=time.monotonic() - sent, model=model))
                 return Exchanged(reply, tuple(attempts))
             headers = reply.headers
             error: ClientError = told(reply, model=model)
         except ClientError as failed:
             error = failed
+        seconds = time.monotonic() - sent
         attempts.append(
-            Attempt(url=url, status=error.status, seconds=time.monotonic() - sent, error=error.args[0])
+            Attempt(url=url, status=error.status, seconds=seconds, error=error.args[0], model=model)
         )
         error.url, error.request_id, error.attempts = url, request_id(headers), number
+        error.tried = tuple(attempts)
         wait = retry.again(error, number, tried_there=_number(headers.get(_TRIED)) > 1)
         if wait is None:
             raise error
         if time.monotonic() + wait > deadline:
             late = TimedOut(which="total", seconds=total)
             late.url, late.request_id, late.attempts = url, error.request_id, number
+            late.tried = tuple(attempts)
             raise late from error
         yield Delay(wait)
     raise AssertionError("the last attempt returns or raises")

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from portico.client import options, results
 from portico.client.exchange import Exchanged, decoded, exchange, told
-from portico.client.results import Result, Timing
+from portico.client.fallback import Place
+from portico.client.results import Attempt, Result, Timing
 from portico.client.servers import Server
 from portico.client.settings import Settings
-from portico.client.wishes import Answer, Flow, Send
+from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
 from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
 from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+T = TypeVar("T")
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _DEFAULT = ("", "default", "auto")
+_log = logging.getLogger("portico.client")
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -49,6 +53,9 @@ class _Text(msgspec.Struct):
     content: str | None = None
 
 
+_Request = ChatRequest | CompletionRequest | EmbeddingRequest
+
+
 class Count(msgspec.Struct, frozen=True):
     """Tokens of a prompt. `exact` is False where the server cannot count: then it is a guess from its length."""
 
@@ -61,16 +68,29 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Flows:
-    """Owns what is known of the server: its models, and what it cannot do. Shared by the calls of one client."""
+    """Owns what is known of the server: its models, and what it cannot do. Shared by the calls of one client.
 
-    def __init__(self, server: Server, settings: Settings) -> None:
-        self.server, self.settings = server, settings
+    `others` are the same for the servers that stand in for it, in their order; what they are asked is decided here.
+    """
+
+    def __init__(self, server: Server, settings: Settings, others: Sequence[Flows] = ()) -> None:
+        self.server, self.settings, self.others = server, settings, tuple(others)
         self._models: tuple[ModelCard, ...] | None = None
+        self._listing = Gate()
         self._absent: set[str] = set()
+        self.ends: dict[str, dict[int, bool]] = {}
+        """By model: tokens of which it is known whether they end an answer."""
+        self.own_beams: dict[str, bool] = {}
+        """By model: whether its server has a beam search of its own."""
 
     # ---- the server
 
     def models(self) -> Flow[tuple[ModelCard, ...]]:
+        """Calls that begin while one is under way are given what it gets."""
+        found: tuple[ModelCard, ...] = yield Once(self._listing, self._listed)
+        return found
+
+    def _listed(self) -> Flow[tuple[ModelCard, ...]]:
         exchanged = yield from self._ask("GET", "/v1/models", b"", model="")
         listed = decoded(
             exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models"
@@ -79,46 +99,113 @@ class Flows:
         return self._models
 
     def model(self, named: str | None) -> Flow[str]:
-        """The model to ask: the one that is named, else the first that the server lists."""
+        """The model to ask: the one that is named, else the first that the server lists. Where others may stand in, the
+        question is left to who is asked in the end: "default"."""
         wanted = named or self.settings.model
+        if wanted not in _DEFAULT:
+            return wanted
+        if self.others:
+            return "default"
+        return (yield from self._model(wanted))
+
+    def own(self, named: str | None) -> Flow[str]:
+        """The model of this very server."""
+        return (yield from self._model(named or self.settings.model))
+
+    def _model(self, wanted: str) -> Flow[str]:
         if wanted not in _DEFAULT:
             return wanted
         known = self._models if self._models is not None else (yield from self.models())
         if not known:
-            raise NoSuchModel(model=wanted or "default")
+            error = NoSuchModel(model=wanted or "default")
+            error.url = self.server.url
+            raise error
         return known[0].id
 
     # ---- answers
 
-    def chat(self, request: ChatRequest, *, spelling: openai.Spelling = openai.ANY) -> Flow[Result[Any]]:
-        body = openai.write_chat(request, model=request.model, spelling=spelling)
-        return (yield from self._answer(CHAT, body, request.model, completion=False))
+    def chat(self, request: ChatRequest) -> Flow[Result[Any]]:
+        return (yield from self._answer(CHAT, request))
 
     def complete(self, request: CompletionRequest) -> Flow[Result[Any]]:
         """A raw completion. Without max_tokens the answer has the rest of the context, and not vLLM's 16 tokens."""
-        if request.sampling.max_tokens is None and len(request.prompts) == 1 and not self._is_openai():
-            room = yield from self._room(request.model, request.prompts[0])
-            if room is not None:
-                sampling = msgspec.structs.replace(request.sampling, max_tokens=room)
-                request = msgspec.structs.replace(request, sampling=sampling)
-        body = openai.write_completion(request, model=request.model)
-        return (yield from self._answer(COMPLETIONS, body, request.model, completion=True))
+        return (yield from self._answer(COMPLETIONS, request))
 
-    def opened(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+    def opened(self, path: str, request: ChatRequest | CompletionRequest) -> Flow[Exchanged]:
         """A stream whose head has come; closing it is its caller's."""
-        return (yield from self._ask("POST", path, body, model=model, stream=True))
+        request = msgspec.structs.replace(request, stream=True)
+        return (yield from self._posted(path, request, stream=True))
 
-    def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Any]]:
-        body = openai.write_embedding(request, model=request.model)
-        exchanged = yield from self._ask("POST", "/v1/embeddings", body, model=request.model)
-        return decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
+    def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Exchanged, Any]]:
+        exchanged = yield from self._posted(EMBEDDINGS, request)
+        vectors, usage = decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
+        return vectors, exchanged, usage
 
-    def _answer(self, path: str, body: bytes, model: str, *, completion: bool) -> Flow[Result[Any]]:
+    def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
+        """A reply of this server and no other, for what cannot go on elsewhere."""
+        return (yield from self._ask("POST", path, body, model=model))
+
+    def _posted(self, path: str, request: _Request, *, stream: bool = False) -> Flow[Exchanged]:
+        """The reply of this server, or of the first of those that stand in for it that has one."""
         began = time.monotonic()
-        exchanged = yield from self._ask("POST", path, body, model=model)
+
+        def ask(place: Flows, model: str) -> Flow[Exchanged]:
+            there = msgspec.structs.replace(request, model=model)
+            if isinstance(there, CompletionRequest):
+                there = yield from place._limited(there)
+            body = place._written(there)
+            return (yield from place._ask("POST", path, body, model=model, stream=stream, began=began))
+
+        exchanged, tried = yield from self._somewhere(request.model, ask)
+        return exchanged.after(tried)
+
+    def _somewhere(
+        self, model: str, ask: Callable[[Flows, str], Flow[T]]
+    ) -> Flow[tuple[T, tuple[Attempt, ...]]]:
+        """What `ask` gives of this server with `model`, or of the first of the others, each with its own, as far as the policy
+        goes on; and the attempts that came to nothing."""
+        tried: tuple[Attempt, ...] = ()
+        policy = self.settings.fallback
+        places = (self, *self.others)
+        for place, then in zip(places, (*self.others, None), strict=True):
+            try:
+                name = yield from place._model(model if place is self else place.settings.model)
+                return (yield from ask(place, name)), tried
+            except ClientError as error:
+                tried = error.tried = (*tried, *error.tried)
+                if policy is None or then is None or not policy.goes_on(error):
+                    raise
+                _log.warning("%s has no answer, %s is asked: %s", place.server.url, then.server.url, error)
+        raise AssertionError("the last place returns or raises")
+
+    def _written(self, request: _Request) -> bytes:
+        if isinstance(request, ChatRequest):
+            return openai.write_chat(request, model=request.model, spelling=self._spelling)
+        if isinstance(request, CompletionRequest):
+            return openai.write_completion(request, model=request.model, spelling=self._spelling)
+        return openai.write_embedding(request, model=request.model)
+
+    @property
+    def _spelling(self) -> openai.Spelling:
+        return openai.OPENAI if self._is_openai() else openai.ANY
+
+    def _limited(self, request: CompletionRequest) -> Flow[CompletionRequest]:
+        if request.sampling.max_tokens is not None or len(request.prompts) != 1 or self._is_openai():
+            return request
+        room = yield from self._room(request.model, request.prompts[0])
+        if room is None:
+            return request
+        return msgspec.structs.replace(
+            request, sampling=msgspec.structs.replace(request.sampling, max_tokens=room)
+        )
+
+    def _answer(self, path: str, request: ChatRequest | CompletionRequest) -> Flow[Result[Any]]:
+        began = time.monotonic()
+        exchanged = yield from self._posted(path, request)
         reply = exchanged.reply
+        completion = path == COMPLETIONS
         about = {
-            "url": self.server.url,
+            "url": exchanged.url,
             "request_id": exchanged.request_id,
             "timing": Timing(total=time.monotonic() - began),
             "attempts": exchanged.attempts,
@@ -130,7 +217,7 @@ class Flows:
 
     def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
         """Token ids. Raises NotSupported where the server has no route for it."""
-        name = yield from self.model(model)
+        name = yield from self.own(model)
         body = {
             "model": name,
             "prompt": text,
@@ -142,14 +229,30 @@ class Flows:
         return counted.tokens
 
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Flow[str]:
-        name = yield from self.model(model)
+        name = yield from self.own(model)
         body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
         exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
         found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
         return found.prompt if found.prompt is not None else found.content or ""
 
+    def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
+        """Token ids of the prompt that the server's chat template makes of the conversation."""
+        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+        counted = yield from self._tokens(body, request.model)
+        if not counted.tokens:  # llama.cpp's own server has this route and knows no messages
+            raise self._lacks("tokenize messages")
+        return tuple(counted.tokens)
+
     def count(self, request: ChatRequest) -> Flow[Count]:
-        """Tokens of the prompt that the server's chat template makes of the conversation."""
+        """Tokens of the prompt that the chat template of the server, or of the one that stands in for it, makes of the
+        conversation."""
+        replace = msgspec.structs.replace
+        count, _ = yield from self._somewhere(
+            request.model, lambda place, model: place._count(replace(request, model=model))
+        )
+        return count
+
+    def _count(self, request: ChatRequest) -> Flow[Count]:
         body = msgspec.json.decode(openai.write_chat(request, model=request.model))
         try:
             counted = yield from self._tokens(body, request.model)
@@ -163,6 +266,7 @@ class Flows:
 
     def context(self, model: str) -> Flow[int | None]:
         """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
+        model = yield from self._model(model)
         known = self._models if self._models is not None else (yield from self.models())
         bare = model.removesuffix(":latest")
         return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
@@ -222,12 +326,24 @@ class Flows:
         return self.server.url == "https://api.openai.com"
 
     def _ask(
-        self, method: str, path: str, body: bytes, *, model: str, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        *,
+        model: str,
+        stream: bool = False,
+        began: float | None = None,
     ) -> Flow[Exchanged]:
         settings = self.settings
-        send = Send(method, path, body, stream)
+        send = Send(method, path, body, stream, server=self.server)
         call = exchange(
-            send, url=self.server.url, model=model, retry=settings.retry, total=settings.timeouts.total
+            send,
+            url=self.server.url,
+            model=model,
+            retry=settings.retry,
+            total=settings.timeouts.total,
+            began=began,
         )
         try:
             return (yield from call)
@@ -237,12 +353,13 @@ class Flows:
                 raise
             named = NoSuchModel(model=model, served=served)
             named.url, named.request_id, named.attempts = error.url, error.request_id, error.attempts
+            named.tried = error.tried
             raise named from error
 
     def _served(self) -> Flow[list[str]]:
         """For an error's sake: a second one must not hide the first."""
         try:
-            reply = yield Send("GET", "/v1/models")
+            reply = yield Send("GET", "/v1/models", server=self.server)
         except ClientError:
             return []
         if reply.status != 200:
@@ -251,6 +368,15 @@ class Flows:
             return [card.id for card in msgspec.json.decode(reply.body, type=_Models).data]
         except ValueError:
             return []
+
+
+def standing_in(places: Sequence[tuple[Place, Server]], settings: Settings) -> list[Flows]:
+    """Of the servers that stand in for a client's own, each with what is meant for it alone."""
+    replace = msgspec.structs.replace
+    return [
+        Flows(server, replace(settings, model=place.model, headers=place.headers, fallback=None))
+        for place, server in places
+    ]
 
 
 def _guess(request: ChatRequest) -> int:

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
 
+import msgspec
+
+from portico.client.results import Result
 from portico.errors import InvalidRequest, WrongAnswer
 from portico.messages import Format
 
@@ -49,9 +52,25 @@ class Output(Generic[P]):
     structured: Mapping[str, Any] | None = None
     """vLLM's structured_outputs, for what OpenAI's API has no words for."""
 
+    wrapped: bool = False
+    """The value stands in an object, under "value"."""
+
     def read(self, text: str) -> P:
         """Raises WrongAnswer, with every problem."""
         raise NotImplementedError
+
+
+def checked(result: Result[Any], wanted: Output[P]) -> Result[P]:
+    """With the answer as a value. Raises WrongAnswer for one that was cut off or does not keep to its type."""
+    try:
+        if result.finish_reason == "length":
+            cut = f"The answer was cut off after {result.usage.output_tokens} tokens: raise max_tokens."
+            raise WrongAnswer(cut, text=result.text)
+        return msgspec.structs.replace(result, parsed=wanted.read(result.text))
+    except WrongAnswer as error:
+        error.url, error.request_id = result.url, result.request_id
+        error.attempts = max(1, len(result.attempts))
+        raise
 
 
 class _Typed(Output[Any]):

@@ -9,7 +9,7 @@ from typing import Any
 
 from portico import recording
 from portico.client.drive_async import AsyncStream, Sending
-from portico.client.drive_sync import Sender, SyncStream
+from portico.client.drive_sync import SyncSending, SyncStream
 from portico.client.wishes import Answer, Send
 from portico.errors import ClientError, CutOff, NotRunning, NotTrusted, TimedOut
 from portico.recording import Player, Recorder
@@ -28,7 +28,7 @@ def asked(wish: Send) -> dict[str, Any]:
     return {"method": wish.method, "path": wish.path, "body": body, "stream": wish.stream}
 
 
-def send(sender: Sender, wish: Send) -> Answer | SyncStream:
+def send(sender: SyncSending, wish: Send) -> Answer | SyncStream:
     journal = recording.current()
     if journal is None:
         return sender.send(wish)

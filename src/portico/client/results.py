@@ -24,10 +24,14 @@ class Attempt(Value, frozen=True, kw_only=True):
     """One of the requests that a call took."""
 
     url: str
+    """The server that was asked."""
     status: int
     """The reply's; that of the error where there was no reply."""
     seconds: float
     error: str = ""
+    """Why it is not the answer."""
+    model: str = ""
+    """The model that was asked for, of that server."""
 
 
 class Result(msgspec.Struct, Generic[P], frozen=True, kw_only=True):

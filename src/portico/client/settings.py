@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-from portico.errors import ClientError, CutOff, NotRunning, RateLimited, ServerFailed, TimedOut
+from portico.client.fallback import Fallback
+from portico.errors import ClientError, CutOff, NotRunning, RateLimited, Refused, ServerFailed, TimedOut
 from portico.messages import Value
 
 
@@ -31,7 +32,8 @@ class Retry(Value, frozen=True, kw_only=True):
     """Seconds before the second attempt; each further one waits twice as long."""
     most: float = 30.0
     """Seconds waited at most. A server that asks for more gets its error told at once."""
-    statuses: frozenset[int] = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+    statuses: frozenset[int] = frozenset({408, 409, 425, 429, *(set(range(500, 600)) - {501, 505, 507, 511})})
+    """Of replies. Not those by which a server says that it cannot (501, 505), has no room (507) or wants a login (511)."""
 
     def again(
         self, error: ClientError, attempt: int, *, tried_there: bool, drawn: float | None = None
@@ -39,8 +41,9 @@ class Retry(Value, frozen=True, kw_only=True):
         """Seconds to wait after `attempt` attempts, the last of which ended in `error`; None: it is told.
 
         1. Enough attempts. 2. The server says when to come again: then. 3. It has retried by itself: retries are not
-        multiplied. 4. There was no connection, it broke, or its status is one of `statuses`: with jitter, so that
-        many clients do not come back together.
+        multiplied. 4. There was no connection, it broke before its reply was there, or the reply's status is one of
+        `statuses`: with jitter, so that many clients do not come back together. What cannot pass is told at once: a certificate that is
+        refused, memory that is too small, a limit of time that is used up.
 
         `tried_there`: a Portico server has asked its engines more than once already. `drawn`: between 0 and 1.
         """
@@ -55,7 +58,8 @@ class Retry(Value, frozen=True, kw_only=True):
         broken = isinstance(error, NotRunning | CutOff) or (
             isinstance(error, TimedOut) and error.which == "connect"
         )
-        if not broken and error.status not in self.statuses:
+        replied = isinstance(error, RateLimited | ServerFailed | Refused) and error.status in self.statuses
+        if not broken and not replied:
             return None
         step = min(self.most, self.first * 2.0 ** (attempt - 1))
         return step * (0.5 + 0.5 * (random.random() if drawn is None else drawn))  # (4)
@@ -75,3 +79,4 @@ class Settings(Value, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     headers: Mapping[str, str] = {}
+    fallback: Fallback | None = None

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from portico.client.drive_async import AsyncStream
 from portico.client.drive_sync import SyncStream
 from portico.client.exchange import Exchanged
+from portico.client.growing import NOTHING, Growing, Parsed
+from portico.client.outputs import Output, checked
 from portico.client.results import Result, Timing, of_choices
 from portico.dialects.assemble import Assembler
 from portico.errors import (
@@ -36,8 +38,20 @@ class Reader(Protocol):
 class Reading:
     """What both ways of reading share: bytes in, events out, and the whole kept."""
 
-    def __init__(self, exchanged: Exchanged, reader: Reader, *, url: str, began: float) -> None:
-        self._exchanged, self._reader, self._url, self._began = exchanged, reader, url, began
+    def __init__(
+        self,
+        exchanged: Exchanged,
+        reader: Reader,
+        *,
+        began: float,
+        wanted: Output[Any] | None = None,
+    ) -> None:
+        self._exchanged, self._reader, self._began = exchanged, reader, began
+        self._wanted = wanted
+        self._growing = (
+            Growing(wrapped=wanted.wrapped) if wanted is not None and wanted.format is not None else None
+        )
+        self._parsed: Any = None
         self._assembler = Assembler()
         self._first: float | None = None
         self._ended = False
@@ -49,15 +63,17 @@ class Reading:
         return of_choices(
             whole.choices,
             whole.usage,
+            parsed=self._parsed,
             first=whole.choices[0] if whole.choices else Choice(),
-            url=self._url,
+            model=self._exchanged.model,
+            url=self._exchanged.url,
             request_id=self._exchanged.request_id,
             timing=Timing(first_token=self._first, total=time.monotonic() - self._began),
             attempts=self._exchanged.attempts,
             headers=self._exchanged.reply.headers,
         )
 
-    def _read(self, data: bytes) -> list[Event]:
+    def _read(self, data: bytes) -> list[Event | Parsed]:
         """The events in `data`; of nothing, the last ones. Raises what the server told, and CutOff."""
         try:
             events = list(self._reader.feed(data) if data else self._reader.end())
@@ -73,7 +89,23 @@ class Reading:
             self._ended = True
             if not self._reader.done:
                 raise self._named(CutOff())
-        return events
+        return self._with_values(events)
+
+    def _with_values(self, events: list[Event]) -> list[Event | Parsed]:
+        """With what the answer is so far, where it has a type."""
+        if self._wanted is None:
+            return [*events]
+        found: list[Event | Parsed] = []
+        for event in events:
+            found.append(event)
+            if self._growing is not None and isinstance(event, TextDelta) and event.index == 0:
+                value = self._growing.add(event.text)
+                if value is not NOTHING:
+                    found.append(Parsed(value=value))
+        if self._ended:
+            self._parsed = checked(self.result, self._wanted).parsed
+            found.append(Parsed(value=self._parsed, whole=True))
+        return found
 
     def _told(self, error: PorticoError) -> ClientError:
         """What the server said in the middle of its answer."""
@@ -84,15 +116,15 @@ class Reading:
     def _named(self, error: ClientError) -> ClientError:
         if isinstance(error, CutOff):
             error.text = self.result.text
-        error.url, error.request_id = self._url, self._exchanged.request_id
-        error.attempts = len(self._exchanged.attempts)
+        error.url, error.request_id = self._exchanged.url, self._exchanged.request_id
+        error.tried, error.attempts = self._exchanged.attempts, len(self._exchanged.attempts)
         return error
 
 
 class EventStream(Reading):
     """Events, as they come. Leaving the `with` block ends the answer, and the engine stops making it."""
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
         while not self._ended:
@@ -106,6 +138,10 @@ class EventStream(Reading):
         """The pieces of the text alone."""
         return (event.text for event in self if isinstance(event, TextDelta))
 
+    def objects(self) -> Iterator[Any]:
+        """The answer as a value, as it grows; the last one is of the output type."""
+        return (event.value for event in self if isinstance(event, Parsed))
+
     def close(self) -> None:
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
@@ -115,7 +151,7 @@ class EventStream(Reading):
 class AsyncEventStream(Reading):
     """The same in an event loop."""
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
+    async def __aiter__(self) -> AsyncIterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, AsyncStream)
         while not self._ended:
@@ -130,6 +166,11 @@ class AsyncEventStream(Reading):
         async for event in self:
             if isinstance(event, TextDelta):
                 yield event.text
+
+    async def objects(self) -> AsyncIterator[Any]:
+        async for event in self:
+            if isinstance(event, Parsed):
+                yield event.value
 
     async def close(self) -> None:
         source = self._exchanged.reply

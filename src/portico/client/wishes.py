@@ -4,8 +4,11 @@ that waits in the caller's way, with or without an event loop."""
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
+
+from portico.client.servers import Server
 
 T = TypeVar("T")
 
@@ -20,6 +23,8 @@ class Send(NamedTuple):
     stream: bool = False
     deadline: float = math.inf
     """Of `time.monotonic`: when the whole reply must be there."""
+    server: Server | None = None
+    """One of those that stand in for the client's own; None: its own."""
 
 
 class Delay(NamedTuple):
@@ -42,7 +47,24 @@ class Together(NamedTuple):
     at_once: int = 16
 
 
-Wish = Send | Delay | Call | Together
+class Gate:
+    """Keeps a flow from running twice at a time. What runs is the drivers' affair."""
+
+    __slots__ = ("lock", "running")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: Any = None
+
+
+class Once(NamedTuple):
+    """What the flow gives or raises; whoever wishes for it while it runs is given the same, and nothing is asked twice."""
+
+    gate: Gate
+    begin: Callable[[], Flow[Any]]
+
+
+Wish = Send | Delay | Call | Together | Once
 Flow = Generator[Wish, Any, T]
 
 
