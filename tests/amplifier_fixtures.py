@@ -13,7 +13,7 @@ import pytest
 from amplifier_core import AmplifierSession, HookResult
 
 ROOT = Path(__file__).parent.parent
-MODULES = ROOT / "examples" / "amplifier_modules"
+MODULES = ROOT / "examples" / "amplifier" / "modules"
 PROVIDER = ROOT / "src" / "portico" / "amplifier.py"
 SHARED = [
     *(
@@ -28,19 +28,24 @@ SHARED = [
 ]
 
 
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Amplifier finds loop-basic, context-simple, tool-weather, and the provider by the entry points that pyproject.toml
-    declares: whether this copy is installed or not."""
+def paths(folder: Path) -> list[Path]:
+    """What a program's path must have beside portico for Amplifier to find all of it: our modules, and in `folder` the entry
+    points that pyproject.toml declares, whether this copy is installed or not."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     entries = settings["project"]["entry-points"]["amplifier.modules"]
-    about = tmp_path / "site" / "declared-1.dist-info"
+    about = folder / "declared-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: declared\nVersion: 1\n")
     lines = [f"{name} = {where}" for name, where in entries.items()]
     (about / "entry_points.txt").write_text("[amplifier.modules]\n" + "\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(str(about.parent))
-    monkeypatch.syspath_prepend(str(MODULES))
+    return [folder, MODULES]
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Amplifier finds loop-basic, context-simple, tool-weather and the provider; no variable names a server."""
+    for path in paths(tmp_path / "site"):
+        monkeypatch.syspath_prepend(str(path))
     for variable in (
         "PORTICO_HOST",
         "VLLM_BASE_URL",

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import yaml
 from amplifier_core import llm_errors
 from amplifier_core.message_models import (
     ChatRequest,
@@ -198,6 +200,40 @@ async def test_each_block_of_the_seed_is_accepted_as_it_is(
     ):
         assert key not in block or sent[name] == block[key]
     assert sent["prompt" if completes else "messages"]
+
+
+PAGE = (PROVIDER.parent.parent.parent / "docs" / "amplifier.md").read_text(encoding="utf-8")
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    table = PAGE.partition("| key | default |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
+    listed = {name: default.strip("` ") for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    read = {field.name: field.default for field in msgspec.structs.fields(amplifier.Config)}
+    assert set(listed) == {*read, "use_completions", "reasoning", *amplifier._WITHOUT_EFFECT}
+    for name, default in read.items():
+        if default not in (None, "", ()):
+            assert listed[name] == (
+                str(default).lower() if isinstance(default, bool | str) else f"{default:g}"
+            ), name
+
+
+async def test_each_configuration_of_the_page_mounts(caplog: pytest.LogCaptureFixture) -> None:
+    found = [
+        yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    ]
+    assert found
+    for block in found:
+        (entry,) = block["providers"]
+        async with session(entry["config"], module=entry["module"]) as (one, _):
+            assert provider_of(one).name == entry["module"].removeprefix("provider-")
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_every_error_is_in_the_table() -> None:
+    table = PAGE.partition("## Errors")[2]
+    kinds = {name for name in dir(llm_errors) if name.endswith("Error")} - {"LLMError"}
+    assert kinds - set(re.findall(r"\| (\w+Error) \|", table)) == set()
 
 
 def test_what_a_setup_stores_as_text_is_read_as_what_it_is() -> None:

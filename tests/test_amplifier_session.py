@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from amplifier_core.message_models import ChatRequest, Message
 
-from amplifier_fixtures import modules, provider_of, session
-from live_server import LiveServer
+from amplifier_fixtures import MODULES, modules, paths, provider_of, session
+from live_server import LiveServer, plain_environment
 
 __all__ = ["modules"]
 pytestmark = pytest.mark.usefixtures("modules")
@@ -113,6 +116,8 @@ async def test_log_probabilities_of_a_chat(server: LiveServer) -> None:
     config = {"base_url": server.url, "temperature": 0, "max_tokens": 4}
     async with session(config, request={"metadata": {"logprobs": 2}}) as (one, _):
         await one.execute("Hello, how are you?")
+        with pytest.raises(TypeError):  # as amplifier-module-provider-vllm's README has it
+            await one.execute("Hello, how are you?", logprobs=2)
         (answer,) = one.coordinator.get("orchestrator").responses
     assert all(len(each["top_logprobs"]) == 2 for each in answer.metadata["logprobs"])
 
@@ -135,6 +140,20 @@ async def test_a_prompt_that_is_too_long_is_an_error(server: LiveServer) -> None
         with pytest.raises(ContextLengthError, match="context is 5120 tokens"):
             await provider_of(one).complete(request)
     assert heard.all("llm:response")[0]["status"] == "error" and "provider:retry" not in heard.names()
+
+
+SAYS = {"chat.py": "[calls get_weather]\n", "completions.py": "\n"}
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_an_example(embedded: LiveServer, name: str, tmp_path: Path) -> None:
+    environ = plain_environment(tmp_path, VLLM_BASE_URL=embedded.url)
+    found = map(str, paths(tmp_path / "declared"))
+    environ["PYTHONPATH"] = os.pathsep.join([*found, environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(MODULES.parent / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=tmp_path, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert SAYS[name] in done.stdout and done.stdout.strip()
 
 
 async def test_two_instances_beside_each_other(server: LiveServer) -> None:

@@ -30,7 +30,6 @@ from amplifier_core.utils.retry import classify_error_message
 
 from portico import errors
 from portico.client import options
-from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Flows
 from portico.client.results import Result
 from portico.client.servers import Server, candidates
@@ -40,7 +39,6 @@ from portico.dialects import openai
 from portico.messages import (
     ChatRequest,
     CompletionRequest,
-    Event,
     Format,
     Image,
     Logprob,
@@ -753,7 +751,7 @@ class Blocks:
         self.begun = False
         """Something of the answer has come: it is not asked for again."""
 
-    async def add(self, event: Event) -> None:
+    async def add(self, event: object) -> None:
         self.begun = True
         match event:
             case ReasoningDelta(text=text) if text:
@@ -1173,28 +1171,24 @@ class Provider:
             request = msgspec.structs.replace(request, sampling=room)
         else:
             request = chat_request(asked, name, stream=stream)
-        path = COMPLETIONS if completion else CHAT
-        body = _body(request)
-        await self._tell_request(asked, name, body, seen)
+        await self._tell_request(asked, name, _body(request), seen)
         if stream:
-            result = await self._streamed(client, path, body, name, blocks, seen)
+            result = await self._streamed(client, request, blocks, seen)
         else:
             result = await client.carry_out(lambda flows: watched(_answer(flows, request), seen))
         await self._tell_answer(name, result)
         return Told(asked=asked, model=name, completion=completion, result=result)
 
     async def _streamed(
-        self, client: AsyncClient, path: str, body: bytes, model: str, blocks: Blocks, seen: Seen
+        self, client: AsyncClient, request: ChatRequest | CompletionRequest, blocks: Blocks, seen: Seen
     ) -> Result[Any]:
         from portico.client.streaming import AsyncEventStream
 
-        began = time.monotonic()
-        exchanged: Exchanged = await client.carry_out(
-            lambda flows: watched(flows.opened(path, body, model), seen)
-        )
+        chat, began = isinstance(request, ChatRequest), time.monotonic()
+        path, reader = (CHAT, openai.ChunkReader()) if chat else (COMPLETIONS, openai.CompletionChunkReader())
+        exchanged = await client.carry_out(lambda flows: watched(flows.opened(path, request), seen))
         seen.opened = True
-        reader = openai.CompletionChunkReader() if path == COMPLETIONS else openai.ChunkReader()
-        events = AsyncEventStream(exchanged, reader, url=await client.url(), began=began)
+        events = AsyncEventStream(exchanged, reader, began=began)
         try:
             async for event in events:
                 await blocks.add(event)

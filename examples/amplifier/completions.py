@@ -10,7 +10,7 @@ from pathlib import Path
 
 from amplifier_core import AmplifierSession
 
-sys.path.append(str(Path(__file__).parent / "amplifier_modules"))  # loop-basic and context-simple are not on PyPI
+sys.path.append(str(Path(__file__).parent / "modules"))  # loop-basic and context-simple are not on PyPI
 
 config = {
     "session": {"orchestrator": "loop-basic", "context": "context-simple"},

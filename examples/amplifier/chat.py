@@ -11,7 +11,7 @@ from typing import Any
 
 from amplifier_core import AmplifierSession, HookResult
 
-sys.path.append(str(Path(__file__).parent / "amplifier_modules"))  # loop-basic and context-simple are not on PyPI
+sys.path.append(str(Path(__file__).parent / "modules"))  # loop-basic and context-simple are not on PyPI
 
 config = {
     "session": {"orchestrator": "loop-basic", "context": "context-simple"},
