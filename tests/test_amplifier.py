@@ -48,6 +48,7 @@ from scripted_answers import (
     chat_stream,
     completion_stream,
     either,
+    event,
     reply,
     stream,
 )
@@ -454,12 +455,12 @@ async def test_a_response_format(upstream: ScriptedUpstream, wanted: Any, sent: 
     assert upstream.last(CHAT)["response_format"] == sent
 
 
+@pytest.mark.parametrize("late", [False, True])
 async def test_a_schema_that_the_server_cannot_keep_is_told_in_degradation(
-    upstream: ScriptedUpstream,
+    upstream: ScriptedUpstream, late: bool
 ) -> None:
-    upstream.script(
-        CHAT, reply(400, {"error": {"message": "Unimplemented keys: 'uniqueItems'", "code": 400}})
-    )
+    told = {"error": {"message": "Unimplemented keys: 'uniqueItems'", "code": 400}}
+    upstream.script(CHAT, stream([event(told)]) if late else reply(400, told))
     answer = await ask(upstream, user(response_format=ResponseFormatJsonSchema(json_schema=SCHEMA)))
     assert "response_format" not in upstream.last(CHAT) and answer.text == "Hello there"
     assert answer.degradation.model_dump() == {

@@ -266,6 +266,8 @@ class Asked(Value, frozen=True, kw_only=True):
     """Its blocks are told to the hooks as they come."""
     timeout: float = 600.0
     lost: tuple[Lost, ...] = ()
+    mended: tuple[ToolCall, ...] = ()
+    """Calls that had no result, and have one now that says so."""
 
     @property
     def completes(self) -> bool:
@@ -338,9 +340,10 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
     choice = read_choice(first(said.get("tool_choice"), request.tool_choice))
     if choice is not None and choice.mode == "none":
         tools, choice = (), None
+    messages, mended = repaired(conversation(request.messages))
     return Asked(
         model=first(said.get("model"), request.model, config.default_model),
-        messages=repaired(conversation(request.messages))[0],
+        messages=messages,
         tools=tools,
         tool_choice=choice if tools else None,
         parallel_tool_calls=said.get("parallel_tool_calls") if tools else None,
@@ -352,6 +355,7 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
         shown=config.use_streaming and about.get("stream") is not False and said.get("stream") is not False,
         timeout=float(first(said.get("timeout"), request.timeout, config.timeout)),
         lost=tuple(lost),
+        mended=tuple(mended),
     )
 
 
@@ -938,6 +942,7 @@ EVENTS = [
 """Those that are not the kernel's."""
 CONTEXT_WINDOW, OUTPUT_TOKENS = 128_000, 32_768
 """What is said of a model until its server has told."""
+_SAID_NO = (errors.NotSupported, errors.Refused, errors.ServerFailed)
 LOOK = 0.2
 """Seconds between two looks at whether the session is cancelled."""
 COMPLETION_TOKENS = 1024
@@ -1055,7 +1060,7 @@ class Provider:
         try:
             asked = read_request(request, kwargs, self._settings)
             model = asked.model
-            await self._tell_repairs(request)
+            await self._tell_repairs(asked)
             whole = await self._in_time(asked)
         except llm_errors.LLMError as error:
             error.provider, error.model = error.provider or self.name, error.model or model or None
@@ -1144,15 +1149,16 @@ class Provider:
         return self._retry.again(error, attempt, tried_there=there, drawn=drawn)
 
     def _otherwise(self, asked: Asked, error: errors.PorticoError, seen: Seen) -> Asked | None:
-        """The same in another way, where the server cannot do it as it was asked."""
-        if seen.reply is None or seen.reply.status not in (400, 404, 405, 422, 501):
+        """The same in another way, where the server cannot do it as it was asked. vLLM may say so after the head of a stream."""
+        status = seen.reply.status if seen.reply is not None else error.status
+        if status not in (400, 404, 405, 422, 501):
             return None
         text = str(error).lower()
-        absent = seen.reply.status in (404, 405) and not isinstance(error, errors.NoSuchModel)
+        absent = status in (404, 405) and not isinstance(error, errors.NoSuchModel)
         if asked.endpoint == "auto" and not asked.completes and ("chat template" in text or absent):
             self._without_template.add(asked.model)
             return msgspec.structs.replace(asked, endpoint="completions")
-        if asked.format is not None and isinstance(error, errors.NotSupported | errors.Refused):
+        if asked.format is not None and isinstance(error, _SAID_NO):
             wanted = "json_schema" if asked.format.kind == "schema" else "json"
             lost = Lost(requested=f"response_format {wanted}", actual="text", reason=error.args[0])
             return msgspec.structs.replace(asked, format=None, lost=(*asked.lost, lost))
@@ -1234,9 +1240,9 @@ class Provider:
         if self.coordinator is not None and hasattr(self.coordinator, "hooks"):
             await self.coordinator.hooks.emit(event, payload)
 
-    async def _tell_repairs(self, request: AmplifierRequest) -> None:
-        if missing := repaired(conversation(request.messages))[1]:
-            repairs = [{"tool_call_id": call.id, "tool_name": call.name} for call in missing]
+    async def _tell_repairs(self, asked: Asked) -> None:
+        if asked.mended:
+            repairs = [{"tool_call_id": call.id, "tool_name": call.name} for call in asked.mended]
             told = {"provider": self.name, "repair_count": len(repairs), "repairs": repairs}
             await self._emit("provider:tool_sequence_repaired", told)
 
