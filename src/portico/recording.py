@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from portico.errors import ReplayDiffers
+from portico.errors import InUse, ReplayDiffers
 
 T = TypeVar("T")
 _NEAR = 200
@@ -119,37 +119,60 @@ Journal = Recorder | Player
 _current: ContextVar[Journal | None] = ContextVar("recording", default=None)
 
 
+_active: dict[Journal, int] = {}
+"""Those that go on, with the thread that began each."""
+
+
 def current() -> Journal | None:
-    """The recording or the replay that goes on here."""
-    return _current.get()
+    """The recording or the replay that goes on here.
+
+    1. That of this context: of the `with` around it, and of the tasks begun in it. 2. Another task of the thread that began one
+    has nothing to do with it. 3. A thread does not inherit a context: it belongs to the one that goes on. Raises InUse in a
+    thread that may belong to several.
+    """
+    journal = _current.get()
+    if journal is not None or not _active:  # (1)
+        return journal
+    here = threading.get_ident()
+    others = [each for each, thread in list(_active.items()) if thread != here]  # (2)
+    if len(others) > 1:
+        raise InUse(
+            "Several recordings go on, and this thread belongs to none: begin it in a copy of the context "
+            "(contextvars.copy_context().run)."
+        )
+    return others[0] if others else None  # (3)
+
+
+@contextlib.contextmanager
+def _going_on(journal: Journal) -> Iterator[None]:
+    token = _current.set(journal)
+    _active[journal] = threading.get_ident()
+    try:
+        yield
+    finally:
+        del _active[journal]
+        _current.reset(token)
 
 
 @contextlib.contextmanager
 def record(path: str | Path) -> Iterator[Recorder]:
     """Everything inside is written to `path`, which is begun anew."""
     recorder = Recorder(Path(path))
-    token = _current.set(recorder)
-    try:
+    with contextlib.closing(recorder), _going_on(recorder):
         yield recorder
-    finally:
-        _current.reset(token)
-        recorder.close()
 
 
 @contextlib.contextmanager
 def replay(path: str | Path) -> Iterator[Player]:
     """Everything inside is answered from `path`."""
     player = Player(Path(path))
-    token = _current.set(player)
-    try:
+    with _going_on(player):
         yield player
-    finally:
-        _current.reset(token)
 
 
 def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
     """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked."""
-    journal = _current.get()
+    journal = current()
     if journal is None:
         return do()
     if isinstance(journal, Player):
@@ -162,7 +185,7 @@ def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
 
 async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
     """The same for what is awaited."""
-    journal = _current.get()
+    journal = current()
     if journal is None:
         return await do()
     if isinstance(journal, Player):
