@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from portico.client.async_client import AsyncClient as AsyncClient
+    from portico.client.budget import Budget as Budget
     from portico.client.client import Client as Client
     from portico.client.conversation import AsyncConversation as AsyncConversation
     from portico.client.conversation import Conversation as Conversation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
+    from portico.client.prices import Price as Price
     from portico.client.rounds import Limits as Limits
     from portico.client.settings import Retry as Retry
     from portico.client.settings import Timeouts as Timeouts
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 _FROM = {
     "AsyncClient": "portico.client.async_client",
+    "Budget": "portico.client.budget",
+    "Price": "portico.client.prices",
     "Client": "portico.client.client",
     "AsyncConversation": "portico.client.conversation",
     "Conversation": "portico.client.conversation",

@@ -17,6 +17,7 @@ from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, done, run
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
+from portico.client.budget import Budget
 from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
@@ -24,6 +25,7 @@ from portico.client.journal import Journal
 from portico.client.mcp import opened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
+from portico.client.prices import Price
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
@@ -46,6 +48,7 @@ class Client:
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
     fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
         Fallback, which also says when. `headers` and `http_client` are not for them.
+    budget: what all its calls together may take. prices: of models, where the file of prices does not know better.
     Raises ConfigError for a URL that is none.
     """
 
@@ -56,6 +59,8 @@ class Client:
         model: str | None = None,
         api_key: str | None = None,
         fallback: Fallbacks = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] = {},
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -72,6 +77,8 @@ class Client:
             retry=retry,
             headers=dict(headers),
             fallback=policy,
+            budget=budget,
+            prices=dict(prices),
             home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
