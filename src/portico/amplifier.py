@@ -816,6 +816,14 @@ _WARMING = (
 """What gateways say with 404 or 425 while the server behind them starts."""
 
 
+_SETTINGS = {
+    "(url=)": "(base_url)",
+    "(timeouts=first_token)": "(stream_idle_timeout)",
+    "(timeouts=between_tokens)": "(stream_idle_timeout)",
+}
+"""What errors say is to be set: the client's names, and the configuration's."""
+
+
 class Seen:
     """What one call of Amplifier's has met, for errors and the log."""
 
@@ -880,6 +888,8 @@ def translated(
     status = seen.reply.status if seen.reply is not None else None
     about: dict[str, Any] = {"provider": provider, "model": model or None, "status_code": status}
     text = str(error)
+    for ours, amplifiers in _SETTINGS.items():
+        text = text.replace(ours, amplifiers)
     match error:
         case errors.NotRunning():
             return llm_errors.NetworkError(text, **about)
@@ -911,9 +921,11 @@ def translated(
             return llm_errors.RateLimitError(text, **about, retry_after=after, retryable=soon)
         case errors.ServerFailed() if error.status >= 500:
             return llm_errors.ProviderUnavailableError(text, **about, retry_after=error.retry_after)
-        case errors.Refused() | errors.ServerFailed() | errors.InvalidRequest():
-            return _refused(error, about)
-    return llm_errors.LLMError(text, **about)
+        case errors.OverBudget():
+            return llm_errors.QuotaExceededError(text, **about)
+        case errors.ReplayDiffers():
+            return llm_errors.InvalidRequestError(text, **about)
+    return _refused(error, about)
 
 
 def _refused(error: errors.PorticoError, about: dict[str, Any]) -> llm_errors.LLMError:
