@@ -337,9 +337,11 @@ async def test_limits_are_within_what_the_server_has(
 ) -> None:
     config = {"base_url": upstream.url, "context_window": 100_000, "max_output_tokens": 1000}
     async with session(config) as (one, _):
-        (listed,) = await provider_of(one).list_models()
+        for _ in range(2):
+            (listed,) = await provider_of(one).list_models()
     assert (listed.id, listed.context_window, listed.max_output_tokens) == ("mock-model", 8192, 1000)
-    assert "context_window is 100000, and the model 'mock-model' has 8192" in caplog.text
+    warned = [each.getMessage() for each in caplog.records if each.name == "portico.amplifier"]
+    assert warned == ["context_window is 100000, and the model 'mock-model' has 8192"]
 
 
 # ---- what is sent
@@ -706,6 +708,21 @@ async def test_auto_asks_a_model_without_a_template_for_a_completion_and_remembe
             answer = await provider_of(one).complete(user())
     assert answer.metadata["endpoint"] == "completions"
     assert (len(upstream.requests(CHAT)), len(upstream.requests(COMPLETIONS))) == (1, 2)
+
+
+async def test_a_server_that_is_still_starting_is_not_taken_for_one_without_chats(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.script(CHAT, failing(404, body=b"The service is starting up"), failing(503))
+    async with session({"base_url": upstream.url, **QUICK}) as (one, heard):
+        answer = await provider_of(one).complete(user())
+    assert answer.metadata["endpoint"] == "chat" and len(upstream.requests(CHAT)) == 3
+    assert [each["error_type"] for each in heard.all("provider:retry")] == ["ProviderUnavailableError"] * 2
+
+
+async def test_a_server_without_chats_is_asked_for_completions(upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, reply(404, {"detail": "Not Found"}))
+    assert (await ask(upstream)).metadata["endpoint"] == "completions"
 
 
 async def test_a_chat_is_a_chat_where_it_is_asked_for(upstream: ScriptedUpstream) -> None:
