@@ -117,39 +117,52 @@ class Player:
 
 Journal = Recorder | Player
 _current: ContextVar[Journal | None] = ContextVar("recording", default=None)
+_everywhere: list[Journal] = []
+"""Those that hold in every thread and task; the innermost is the last."""
 
 
 def current() -> Journal | None:
     """The recording or the replay that goes on here."""
-    return _current.get()
+    here = _current.get()
+    return here if here is not None or not _everywhere else _everywhere[-1]
 
 
 @contextlib.contextmanager
-def record(path: str | Path) -> Iterator[Recorder]:
-    """Everything inside is written to `path`, which is begun anew."""
-    recorder = Recorder(Path(path))
-    token = _current.set(recorder)
+def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
+    token = _current.set(journal)
+    if everywhere:
+        _everywhere.append(journal)
     try:
-        yield recorder
+        yield
     finally:
+        if everywhere:
+            _everywhere.remove(journal)
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def record(path: str | Path, *, everywhere: bool = False) -> Iterator[Recorder]:
+    """Everything inside is written to `path`, which is begun anew. `everywhere`: also what threads and tasks do that were
+    begun outside, or that know nothing of this one."""
+    recorder = Recorder(Path(path))
+    try:
+        with _going_on(recorder, everywhere):
+            yield recorder
+    finally:
         recorder.close()
 
 
 @contextlib.contextmanager
-def replay(path: str | Path) -> Iterator[Player]:
-    """Everything inside is answered from `path`."""
+def replay(path: str | Path, *, everywhere: bool = False) -> Iterator[Player]:
+    """Everything inside is answered from `path`; `everywhere` as in `record`."""
     player = Player(Path(path))
-    token = _current.set(player)
-    try:
+    with _going_on(player, everywhere):
         yield player
-    finally:
-        _current.reset(token)
 
 
 def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
     """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked."""
-    journal = _current.get()
+    journal = current()
     if journal is None:
         return do()
     if isinstance(journal, Player):
@@ -162,7 +175,7 @@ def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
 
 async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
     """The same for what is awaited."""
-    journal = _current.get()
+    journal = current()
     if journal is None:
         return await do()
     if isinstance(journal, Player):
