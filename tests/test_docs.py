@@ -116,7 +116,8 @@ THEIRS = {
     # vLLM's, of which `portico serve` has no flag of the same name
     *("--allow-deprecated-quantization", "--compilation-config", "--disable-uvicorn-access-log", "--uds"),
     *("--enable-prompt-tokens-details", "--enable-sleep-mode", "--master-port", "--no-enforce-eager"),
-    *("--revision", "--scheduling-policy", "--tokenizer"),
+    *("--revision", "--scheduling-policy", "--tokenizer", "--max-logprobs"),
+    *("--jinja", "--embeddings"),  # llama.cpp's
 }
 """Flags of other programs that messages name or commands have."""
 VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what goes to vLLM verbatim

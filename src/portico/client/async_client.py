@@ -13,10 +13,12 @@ from typing import Any, TypeVar, overload
 import httpx2
 from typing_extensions import Unpack
 
+from portico.client.abilities import Probe
 from portico.client.asks import Asks, Embeddings
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
 from portico.client.client import about as _about
+from portico.client.client import home_of
 from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
@@ -76,7 +78,12 @@ class AsyncClient:
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
         policy = read_fallback(fallback)
         self._settings = Settings(
-            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+            model=named,
+            timeouts=timeouts,
+            retry=retry,
+            headers=dict(headers),
+            fallback=policy,
+            home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
         self._others = [(place, server_of(place, environ)) for place in places]
@@ -308,6 +315,11 @@ class AsyncClient:
     async def models(self) -> tuple[ModelCard, ...]:
         """What the server lists."""
         return await self.carry_out(lambda flows: flows.models())
+
+    async def probe(self, *, model: str | None = None) -> Probe:
+        """What the server supports, found out without making it generate; printed, it is a table. What a server says that it
+        has is kept for a day (by its address and version), what it lacks is asked each time."""
+        return await self.carry_out(lambda flows: flows.probe(model))
 
     async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         return await self.carry_out(lambda flows: flows.tokenize(text, model=model))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 import httpx2
 from typing_extensions import Unpack
 
+from portico.client.abilities import Probe
 from portico.client.asks import Asks, Embeddings
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
@@ -74,7 +75,12 @@ class Client:
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
         policy = read_fallback(fallback)
         self._settings = Settings(
-            model=named, timeouts=timeouts, retry=retry, headers=dict(headers), fallback=policy
+            model=named,
+            timeouts=timeouts,
+            retry=retry,
+            headers=dict(headers),
+            fallback=policy,
+            home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
         self._others = [(place, server_of(place, environ)) for place in places]
@@ -308,6 +314,11 @@ class Client:
         """What the server lists."""
         return self.carry_out(lambda flows: flows.models())
 
+    def probe(self, *, model: str | None = None) -> Probe:
+        """What the server supports, found out without making it generate; printed, it is a table. What a server says that it
+        has is kept for a day (by its address and version), what it lacks is asked each time."""
+        return self.carry_out(lambda flows: flows.probe(model))
+
     def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
         return self.carry_out(lambda flows: flows.tokenize(text, model=model))
 
@@ -379,6 +390,14 @@ class Client:
         return Watched(Senders(sender, list(others.values())), self._watch), Flows(
             server, settings, standing_in(self._others, settings)
         )
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """Portico's own folder."""
+    from portico.config import Config
+    from portico.config_file import data_home
+
+    return data_home(Config(), environ)
 
 
 def about(

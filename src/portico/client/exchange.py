@@ -36,10 +36,12 @@ _IDS = ("x-request-id", "request-id")
 class Exchanged:
     """What came of a call: the reply, and how it came about. `url` and `model` are those of the last attempt."""
 
-    __slots__ = ("attempts", "reply")
+    __slots__ = ("as_json", "attempts", "reply")
 
     def __init__(self, reply: Answer | Stream, attempts: tuple[Attempt, ...]) -> None:
         self.reply, self.attempts = reply, attempts
+        self.as_json = False
+        """The text that was asked for is the value of a JSON object (portico.client.enforced)."""
 
     @property
     def url(self) -> str:
@@ -51,7 +53,8 @@ class Exchanged:
 
     def after(self, tried: tuple[Attempt, ...]) -> Exchanged:
         """The same, after attempts at other servers."""
-        return Exchanged(self.reply, (*tried, *self.attempts)) if tried else self
+        self.attempts = (*tried, *self.attempts)
+        return self
 
     @property
     def request_id(self) -> str:

@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from portico.client import options, results
+from portico.client import enforced, options, results
+from portico.client.abilities import Ability, Feature, Probe
 from portico.client.exchange import Exchanged, decoded, exchange, told
 from portico.client.fallback import Place
 from portico.client.results import Attempt, Result, Timing
 from portico.client.servers import Server
 from portico.client.settings import Settings
+from portico.client.supports import Supports
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
 from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
@@ -78,6 +80,7 @@ class Flows:
         self._models: tuple[ModelCard, ...] | None = None
         self._listing = Gate()
         self._absent: set[str] = set()
+        self.supports = Supports(server, settings.home)
         self.ends: dict[str, dict[int, bool]] = {}
         """By model: tokens of which it is known whether they end an answer."""
         self.own_beams: dict[str, bool] = {}
@@ -122,6 +125,27 @@ class Flows:
             raise error
         return known[0].id
 
+    # ---- what it supports
+
+    def ability(self, feature: Feature, model: str | None = None) -> Flow[Ability]:
+        """As the server says. Raises ClientError where it does not answer."""
+        return (yield from self.supports.ability(feature, (yield from self.own(model))))
+
+    def probe(self, model: str | None) -> Flow[Probe]:
+        """All of it. Raises ClientError where the server does not answer."""
+        cards = yield from self.models()
+        name = yield from self.own(model)
+        software = yield from self.supports.software()
+        found = yield from self.supports.all(name)
+        return Probe(
+            url=self.server.url,
+            software=software,
+            model=name,
+            context=(yield from self.context(name)),
+            models=tuple(card.id for card in cards),
+            abilities=found,
+        )
+
     # ---- answers
 
     def chat(self, request: ChatRequest) -> Flow[Result[Any]]:
@@ -151,10 +175,15 @@ class Flows:
 
         def ask(place: Flows, model: str) -> Flow[Exchanged]:
             there = msgspec.structs.replace(request, model=model)
+            as_json = False
+            if not isinstance(there, EmbeddingRequest):
+                there, as_json = yield from place._enforceable(there)
             if isinstance(there, CompletionRequest):
                 there = yield from place._limited(there)
             body = place._written(there)
-            return (yield from place._ask("POST", path, body, model=model, stream=stream, began=began))
+            exchanged = yield from place._ask("POST", path, body, model=model, stream=stream, began=began)
+            exchanged.as_json = as_json
+            return exchanged
 
         exchanged, tried = yield from self._somewhere(request.model, ask)
         return exchanged.after(tried)
@@ -177,6 +206,21 @@ class Flows:
                     raise
                 _log.warning("%s has no answer, %s is asked: %s", place.server.url, then.server.url, error)
         raise AssertionError("the last place returns or raises")
+
+    def _enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
+        """In words that this server enforces; and whether its answer is then JSON. Raises NotSupported."""
+        if request.sampling.extra.get("return_token_ids"):
+            yield from self.supports.require("token_ids", request.model)
+        kind = enforced.asked_for(request)
+        if kind is None:
+            return request, False
+        found = yield from self.supports.require(kind, request.model)
+        via = found.via if found is not None else ""
+        try:
+            return enforced.put(request, kind, via), via == "json_schema"
+        except NotSupported as error:
+            error.url = self.server.url
+            raise
 
     def _written(self, request: _Request) -> bytes:
         if isinstance(request, ChatRequest):
@@ -211,7 +255,8 @@ class Flows:
             "attempts": exchanged.attempts,
             "headers": reply.headers,
         }
-        return decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        result = decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        return results.texts(result, enforced.taken) if exchanged.as_json else result
 
     # ---- tokens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -95,6 +95,13 @@ def read(body: bytes, *, completion: bool, **about: Any) -> Result[Any]:
         model=extra.model,
         **about,
     )
+
+
+def texts(result: Result[Any], change: Callable[[str], str]) -> Result[Any]:
+    """The result with other texts."""
+    replace = msgspec.structs.replace
+    choices = tuple(replace(each, text=change(each.text)) for each in result.choices)
+    return replace(result, text=change(result.text), choices=choices)
 
 
 def of_choices(choices: tuple[Choice, ...], usage: Usage, *, first: Choice, **about: Any) -> Result[Any]:

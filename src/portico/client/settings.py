@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from portico.client.fallback import Fallback
 from portico.errors import ClientError, CutOff, NotRunning, RateLimited, Refused, ServerFailed, TimedOut
@@ -80,3 +81,5 @@ class Settings(Value, frozen=True, kw_only=True):
     retry: Retry = Retry()
     headers: Mapping[str, str] = {}
     fallback: Fallback | None = None
+    home: Callable[[], Path] | None = None
+    """Portico's own folder, where what servers support is kept; None: nowhere."""

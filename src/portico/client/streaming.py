@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from portico.client.drive_async import AsyncStream
 from portico.client.drive_sync import SyncStream
+from portico.client.enforced import taken
 from portico.client.exchange import Exchanged
 from portico.client.growing import NOTHING, Growing, Parsed
 from portico.client.outputs import Output, checked
-from portico.client.results import Result, Timing, of_choices
+from portico.client.results import Result, Timing, of_choices, texts
 from portico.dialects.assemble import Assembler
 from portico.errors import (
     ClientError,
@@ -60,7 +61,7 @@ class Reading:
     def result(self) -> Result[Any]:
         """The whole answer, or what has come of it."""
         whole = self._assembler.result()
-        return of_choices(
+        found = of_choices(
             whole.choices,
             whole.usage,
             parsed=self._parsed,
@@ -72,6 +73,7 @@ class Reading:
             attempts=self._exchanged.attempts,
             headers=self._exchanged.reply.headers,
         )
+        return texts(found, taken) if self._exchanged.as_json else found
 
     def _read(self, data: bytes) -> list[Event | Parsed]:
         """The events in `data`; of nothing, the last ones. Raises what the server told, and CutOff."""
