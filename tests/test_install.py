@@ -44,7 +44,7 @@ def closure() -> dict[str, Distribution]:
         try:
             package = distribution(name)
         except PackageNotFoundError:
-            pytest.fail(f"{name} is not installed here: `make venv`")
+            pytest.fail(f"{name} is not installed here: `make test` sees to it")
         found[name] = package
         asked = extras.setdefault(name, set()) | wanted.extras
         extras[name] = asked
