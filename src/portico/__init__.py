@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from portico.client.fallback import Fallback as Fallback
     from portico.client.fallback import Place as Place
     from portico.client.growing import Parsed as Parsed
+    from portico.client.mcp import McpServer as McpServer
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
@@ -42,6 +43,7 @@ _FROM = {
     "Grammar": "portico.client.outputs",
     "Regex": "portico.client.outputs",
     "Limits": "portico.client.rounds",
+    "McpServer": "portico.client.mcp",
     "Parsed": "portico.client.growing",
     "Retry": "portico.client.settings",
     "Timeouts": "portico.client.settings",

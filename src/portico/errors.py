@@ -51,6 +51,7 @@
         ├── Malformed               the reply cannot be read: its first bytes
         ├── WrongAnswer             the model's answer does not keep to the schema
         ├── OverBudget              a call would go over its budget: both numbers
+        ├── InUse                   another run writes to the same file
         └── ReplayDiffers           a replayed run asks something else: shows the difference
 
 A dialect turns `status`, `code` and the message into its own form. `code` is stable: it is part of the API,
@@ -542,6 +543,10 @@ class OverBudget(ClientError):
     def __init__(self, *, needed: int, left: int) -> None:
         super().__init__(f"The call may take {needed} tokens, and the budget has {left} left.")
         self.needed, self.left = needed, left
+
+
+class InUse(ClientError):
+    status, code = 409, "in_use"
 
 
 class ReplayDiffers(ClientError):

@@ -24,7 +24,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from portico.errors import ReplayDiffers
+from portico.errors import InUse, ReplayDiffers
 
 T = TypeVar("T")
 _NEAR = 200
@@ -121,15 +121,36 @@ _everywhere: list[Journal] = []
 """Those that hold in every thread and task; the innermost is the last."""
 
 
+_active: dict[Journal, int] = {}
+"""Those that go on, with the thread that began each."""
+
+
 def current() -> Journal | None:
-    """The recording or the replay that goes on here."""
-    here = _current.get()
-    return here if here is not None or not _everywhere else _everywhere[-1]
+    """The recording or the replay that goes on here.
+
+    1. That of this context: of the `with` around it, and of the tasks begun in it; else one that holds everywhere. 2. Another task of the thread that began one
+    has nothing to do with it. 3. A thread does not inherit a context: it belongs to the one that goes on. Raises InUse in a
+    thread that may belong to several.
+    """
+    journal = _current.get()
+    if journal is None and _everywhere:
+        return _everywhere[-1]
+    if journal is not None or not _active:  # (1)
+        return journal
+    here = threading.get_ident()
+    others = [each for each, thread in list(_active.items()) if thread != here]  # (2)
+    if len(others) > 1:
+        raise InUse(
+            "Several recordings go on, and this thread belongs to none: begin it in a copy of the context "
+            "(contextvars.copy_context().run)."
+        )
+    return others[0] if others else None  # (3)
 
 
 @contextlib.contextmanager
 def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
     token = _current.set(journal)
+    _active[journal] = threading.get_ident()
     if everywhere:
         _everywhere.append(journal)
     try:
@@ -137,19 +158,17 @@ def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
     finally:
         if everywhere:
             _everywhere.remove(journal)
+        del _active[journal]
         _current.reset(token)
 
 
 @contextlib.contextmanager
 def record(path: str | Path, *, everywhere: bool = False) -> Iterator[Recorder]:
-    """Everything inside is written to `path`, which is begun anew. `everywhere`: also what threads and tasks do that were
-    begun outside, or that know nothing of this one."""
+    """Everything inside is written to `path`, which is begun anew. `everywhere`: also what other tasks do that were begun
+    outside, as those of a test whose fixture records."""
     recorder = Recorder(Path(path))
-    try:
-        with _going_on(recorder, everywhere):
-            yield recorder
-    finally:
-        recorder.close()
+    with contextlib.closing(recorder), _going_on(recorder, everywhere):
+        yield recorder
 
 
 @contextlib.contextmanager

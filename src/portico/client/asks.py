@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,10 +14,11 @@ from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
 from portico.client.results import Attempt, Result
+from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
 from portico.client.wishes import Flow
 from portico.dialects import openai
-from portico.errors import ClientError
+from portico.errors import ClientError, InvalidRequest
 from portico.messages import ChatRequest, EmbeddingRequest, Message, Reasoning, Text, Tool, ToolChoice
 
 CONTINUED = 3
@@ -59,6 +60,34 @@ class Asks:
             return result
         result = yield from self._whole(request, result)
         return checked(result, wanted)
+
+    def rows(
+        self,
+        requests: Iterable[Any],
+        *,
+        model: str | None,
+        wanted: Output[Any] | None,
+        about: Mapping[str, Any],
+        given: Mapping[str, Any],
+    ) -> Flow[list[Row]]:
+        """The rows of a batch. Raises InvalidRequest."""
+        if isinstance(requests, str | Mapping):
+            raise InvalidRequest("A batch is a list of requests, not a single one.", param="requests")
+        # Not what the name stands for now: a later run asks the same.
+        named = model or self._flows.settings.model or "default"
+        rows: list[Row] = []
+        seen: dict[str, int] = {}
+        for number, each in enumerate(requests):
+            if isinstance(each, Mapping) and "body" in each:
+                rows.append(given_row(each, number, seen, model))
+                continue
+            request = yield from self._request(each, model, wanted, about, given)
+            request, as_json = yield from self._flows.enforceable(request)
+            body = msgspec.json.decode(openai.write_chat(request, model=request.model))
+            told = {"custom_id": str(number), "url": CHAT, "body": {**body, "model": named}}
+            row = given_row(told, number, seen, None)
+            rows.append(msgspec.structs.replace(row, as_json=as_json))
+        return rows
 
     def _request(
         self,

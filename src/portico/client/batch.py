@@ -1,79 +1,70 @@
-"""Batches: many requests in OpenAI's batch format, each answered once, whatever ends the program in between.
+"""Batches: many requests, each answered once, whatever ends the program in between.
 
-The output file is the journal. A row is in it, whole and synced, before the next one takes its place in flight; a run that
-was killed reads it, throws away a last line that was cut, and sends what is missing: at most the rows that were in flight
-go out a second time. Rows with the same beginning are sent one after the other, so that the server's prefix cache has it.
-(Format: platform.openai.com/docs/guides/batch.)
+What is decided stands in `Batch`: which row is next and how many may be in flight. Two drivers carry it out, with an event
+loop and without. Rows with the same beginning go out one after the other, so that the server's prefix cache has it; how many
+at once follows what the server says of its load. `journal.py` is what makes a killed run go on: at most the rows that were in
+flight go out a second time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from portico.client.drive_async import Sending, drive
-from portico.client.exchange import exchange
-from portico.client.settings import Settings
-from portico.client.wishes import Answer, Send
-from portico.errors import ClientError, InvalidRequest, NotRunning, RateLimited, ServerFailed
+from portico.client import drive_async, drive_sync, enforced, results
+from portico.client.drive_async import Sending
+from portico.client.drive_sync import SyncSending
+from portico.client.flows import Flows
+from portico.client.journal import Journal, Outcome
+from portico.client.outputs import Output, checked
+from portico.client.results import Result
+from portico.client.rows import Row
+from portico.client.settings import error_retry_after
+from portico.client.wishes import Answer, Delay, Flow
+from portico.errors import (
+    ClientError,
+    CutOff,
+    Malformed,
+    NotRunning,
+    NotTrusted,
+    RateLimited,
+    ReplayDiffers,
+    ServerFailed,
+    TimedOut,
+    WrongAnswer,
+    WrongKey,
+)
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+P = TypeVar("P")
 AT_ONCE = 32
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A request. `line` is where it stands in its file, from 1."""
-
-    custom_id: str
-    url: str
-    body: dict[str, Any]
-    line: int = 0
-
-    @property
-    def path(self) -> str:
-        return self.url
-
-    @property
-    def digest(self) -> str:
-        """Of what is asked: a row whose request was changed since is asked again."""
-        return hashlib.sha256(msgspec.json.encode([self.url, self.body], order="deterministic")).hexdigest()[
-            :32
-        ]
-
-    @property
-    def beginning(self) -> bytes:
-        """What the server's prefix cache can share: the first messages, or the prompt."""
-        said = self.body.get("messages") or self.body.get("prompt") or self.body.get("input") or ""
-        return msgspec.json.encode(said, order="deterministic")
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A row's answer, as the output file has it: `response` has status_code, request_id and body, or `error` says why there
-    is none."""
-
-    custom_id: str
-    response: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    digest: str = msgspec.field(name="portico_digest", default="")
-
-    @property
-    def ok(self) -> bool:
-        return self.response is not None and self.response.get("status_code") == 200
+BUSY_TURNS = 10
+"""How often a row waits for a busy server, each time longer, before it fails."""
+LONGEST_WAIT = 60.0
+"""Seconds between two of these turns, unless the server asks for more."""
+_NO_REPLY = (TimedOut, CutOff, Malformed)
+_ENDS_THE_RUN = (NotRunning, NotTrusted, WrongKey, ReplayDiffers)
+"""What every further row would meet too: the run ends, and these rows are asked in the next one."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """`done`: rows answered or failed, earlier runs included; `seconds` and `tokens`: of this run."""
+
     done: int
     failed: int
     total: int
+    here: int
+    """Of `done`, what this run has asked."""
+    in_flight: int
     tokens: int
-    """Made by this run."""
+    """Made in this run."""
     seconds: float
 
     @property
@@ -82,194 +73,269 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds_left(self) -> float | None:
-        return self.seconds / self.done * (self.total - self.done) if self.done else None
+        """By the pace of this run; None before there is one."""
+        return self.seconds / self.here * (self.total - self.done) if self.here else None
 
 
-class _Sent(msgspec.Struct):
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a row has no answer. `status`: the server's, or None where there was no reply."""
+
+    code: str
+    message: str
+    status: int | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Done(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
+    """A row that is done: either `result` or `error`; `body` is the server's reply as it was (of embeddings, all)."""
+
     custom_id: str
-    url: str
-    body: dict[str, Any]
-    method: str = "POST"
-
-
-def read_rows(lines: Iterable[bytes], *, name: str = "batch") -> Iterator[Row]:
-    """Raises InvalidRequest with the line, for a row that cannot be read or that has another's id."""
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            sent = msgspec.json.decode(line, type=_Sent)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"{name}:{number}: {error}") from error
-        if sent.url not in PATHS:
-            raise InvalidRequest(f"{name}:{number}: url {sent.url!r} is none of {', '.join(PATHS)}")
-        if sent.custom_id in seen:
-            raise InvalidRequest(
-                f"{name}:{number}: custom_id {sent.custom_id!r} stands in line {seen[sent.custom_id]} already"
-            )
-        if sent.body.get("stream"):
-            raise InvalidRequest(f"{name}:{number}: a row of a batch is not streamed: leave `stream` out")
-        seen[sent.custom_id] = number
-        yield Row(custom_id=sent.custom_id, url=sent.url, body=sent.body, line=number)
-
-
-class Journal:
-    """The output file. Owns it while a run goes on: each line is whole, and on the disk, or it is not there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.kept: dict[str, Outcome] = {}
-        good = 0
-        if path.exists():
-            with path.open("rb") as file:
-                for line in file:
-                    outcome = _outcome(line)
-                    if outcome is None:
-                        break  # the end of a run that was killed while it wrote
-                    self.kept[outcome.custom_id] = outcome
-                    good += len(line)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
-        self._file.truncate(good)
-
-    def add(self, outcome: Outcome) -> None:
-        self._file.write(msgspec.json.encode(outcome) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.kept[outcome.custom_id] = outcome
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _outcome(line: bytes) -> Outcome | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        return msgspec.json.decode(line, type=Outcome)
-    except msgspec.DecodeError:
-        return None
+    result: Result[P] | None = None
+    error: Failed | None = None
+    body: Any = None
 
 
 class Pace:
-    """How many rows are in flight: one more as long as the server keeps up, half as many when it says it is busy."""
+    """How many rows are in flight: one more as long as the server keeps up, half as many when it says it is busy. Threads
+    share it."""
 
     def __init__(self, most: int) -> None:
         self.most, self.now = most, min(4, most)
-        self._answered = 0
+        self._answered = self._slowed = 0
+        self._lock = threading.Lock()
+
+    def sent(self) -> int:
+        """What `busy` is told of a request that goes out now."""
+        return self._slowed
 
     def answered(self) -> None:
-        self._answered += 1
-        if self._answered >= self.now and self.now < self.most:
-            self.now, self._answered = self.now + 1, 0
+        with self._lock:
+            self._answered += 1
+            if self._answered >= self.now and self.now < self.most:
+                self.now, self._answered = self.now + 1, 0
 
-    def busy(self) -> None:
-        self.now, self._answered = max(1, self.now // 2), 0
+    def busy(self, sent: int) -> None:
+        """Many in flight hear it at once: those that went out before it was slowed down slow it down no further."""
+        with self._lock:
+            if sent == self._slowed:
+                self.now, self._answered = max(1, self.now // 2), 0
+                self._slowed += 1
 
 
 class Batch:
-    """One run. `model`: what rows are asked that name none, or "default"."""
+    """One run. Decides; belongs to one driver. `again`: rows that failed in an earlier run are asked again."""
 
     def __init__(
         self,
         rows: Iterable[Row],
         journal: Journal,
         *,
-        sender: Sending,
-        settings: Settings,
-        model: str,
+        flows: Flows,
         at_once: int = AT_ONCE,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        again: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self._all = list(rows)
-        self._journal, self._sender, self._settings, self._model = journal, sender, settings, model
-        self._pace = Pace(at_once)
+        self.rows = {row.custom_id: row for row in rows}
+        self._journal, self._flows = journal, flows
+        self.pace = Pace(at_once)
         self._on_progress = on_progress
-        self._tokens = self._done = self._failed = 0
-        self._stop: ClientError | None = None
+        self._tokens = self._here = self._in_flight = 0
+        self._ended: ClientError | None = None
+        self._stopped = False
+        self._began = time.monotonic()
+        missing = [row for row in self.rows.values() if not self._is_done(row, again)]
+        journal.forget({row.custom_id for row in missing})
+        self._queue = sorted(missing, key=lambda row: row.beginning, reverse=True)
 
-    async def run(self) -> dict[str, Outcome]:
-        """Every row's outcome, by its id. Raises NotRunning when the server is gone: what is done is kept."""
-        began = time.monotonic()
-        missing = [row for row in self._all if not self._is_done(row)]
-        self._done = len(self._all) - len(missing)
-        queue = iter(sorted(missing, key=lambda row: row.beginning))
-        flying: set[asyncio.Task[Outcome]] = set()
+    def _is_done(self, row: Row, again: bool) -> bool:
+        kept = self._journal.done.get(row.custom_id)
+        if kept is None and not again:
+            kept = self._journal.failed.get(row.custom_id)
+        return kept is not None and kept in ("", row.digest)
+
+    def earlier(self) -> Iterator[Outcome]:
+        """What earlier runs have done of it."""
+        return (outcome for outcome in self._journal.outcomes() if outcome.custom_id in self.rows)
+
+    def next(self) -> Row | None:
+        """The row to send now; None: none, or none yet."""
+        if self._stopped or self._ended or not self._queue or self._in_flight >= self.pace.now:
+            return None
+        self._in_flight += 1
+        return self._queue.pop()
+
+    def stop(self) -> None:
+        """No further row is sent; those in flight are awaited."""
+        self._stopped = True
+
+    def keep(self, outcomes: Sequence[Outcome | None]) -> list[Outcome]:
+        """Those that are rows' ends, once they are on the disk."""
+        self._in_flight -= len(outcomes)
+        ended = [outcome for outcome in outcomes if outcome is not None]
+        self._journal.add(ended)
+        self._here += len(ended)
+        for outcome in ended:
+            if outcome.ok and outcome.response is not None:
+                usage = outcome.response["body"].get("usage") or {}
+                self._tokens += int(usage.get("completion_tokens") or 0)
+        if self._on_progress is not None:
+            self._on_progress(self.progress())
+        return ended
+
+    def over(self) -> None:
+        """Raises what ended the run before its rows did."""
+        if self._ended is not None:
+            raise self._ended
+
+    def progress(self) -> Progress:
+        left = len(self._queue) + self._in_flight
+        failed = sum(name in self.rows for name in self._journal.failed)
+        return Progress(
+            done=len(self.rows) - left,
+            failed=failed,
+            total=len(self.rows),
+            here=self._here,
+            in_flight=self._in_flight,
+            tokens=self._tokens,
+            seconds=time.monotonic() - self._began,
+        )
+
+    # ---- one row
+
+    def ask(self, row: Row) -> Flow[Outcome | None]:
+        """What became of a row; None: nothing, it is for the next run."""
+        first = self._flows.settings.retry.first
+        for turn in range(BUSY_TURNS + 1):
+            sent = self.pace.sent()
+            try:
+                exchanged = yield from self._flows.raw(row.url, row.body)
+            except ClientError as error:
+                if isinstance(error, _ENDS_THE_RUN):
+                    self._ended = error
+                    return None
+                if not _is_busy(error) or turn == BUSY_TURNS:
+                    return _failed(row, error)
+                self.pace.busy(sent)
+                yield Delay(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
+                continue
+            if any(attempt.status in (429, 503) for attempt in exchanged.attempts):
+                self.pace.busy(sent)
+            else:
+                self.pace.answered()
+            reply = exchanged.reply
+            assert isinstance(reply, Answer)
+            return _answered(row, reply.body, exchanged.request_id)
+        raise AssertionError("the last turn returns")
+
+
+def _is_busy(error: ClientError) -> bool:
+    return isinstance(error, RateLimited) or (isinstance(error, ServerFailed) and error.status == 503)
+
+
+def _answered(row: Row, body: bytes, request_id: str) -> Outcome:
+    try:
+        answer = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _failed(row, Malformed(body=body, expected="an answer"))
+    response = {"status_code": 200, "request_id": request_id, "body": answer}
+    return Outcome(custom_id=row.custom_id, response=response, digest=row.digest)
+
+
+def _failed(row: Row, error: ClientError) -> Outcome:
+    told: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if isinstance(error, _NO_REPLY):
+        return Outcome(custom_id=row.custom_id, error=told, digest=row.digest)
+    response = {
+        "status_code": error.status,
+        "request_id": error.request_id,
+        "body": {
+            "error": {**told, "type": "invalid_request_error" if error.status < 500 else "server_error"}
+        },
+    }
+    return Outcome(custom_id=row.custom_id, response=response, digest=row.digest)
+
+
+def done(outcome: Outcome, row: Row, wanted: Output[P] | None) -> Done[P]:
+    """An outcome as a program wants it."""
+    if not outcome.ok:
+        return Done(
+            custom_id=outcome.custom_id, error=why(outcome), body=(outcome.response or {}).get("body")
+        )
+    assert outcome.response is not None
+    body = outcome.response["body"]
+    if row.url == "/v1/embeddings":
+        return Done(custom_id=outcome.custom_id, body=body)
+    try:
+        result: Result[Any] = results.read(
+            msgspec.json.encode(body),
+            completion=row.url == "/v1/completions",
+            request_id=outcome.response.get("request_id") or "",
+        )
+        if row.as_json:
+            result = results.texts(result, enforced.taken)
+        if wanted is not None:
+            result = checked(result, wanted)
+    except (WrongAnswer, ValueError) as error:
+        code = error.code if isinstance(error, WrongAnswer) else Malformed.code
+        return Done(
+            custom_id=outcome.custom_id, error=Failed(code=code, message=str(error), status=200), body=body
+        )
+    return Done(custom_id=outcome.custom_id, result=result, body=body)
+
+
+def why(outcome: Outcome) -> Failed:
+    """Of an outcome that is none of ours too: OpenAI's own error file is read as well."""
+    if outcome.response is None:
+        told, status = outcome.error or {}, None
+    else:
+        body = outcome.response.get("body")
+        told = (body.get("error") if isinstance(body, dict) else None) or {}
+        status = outcome.response.get("status_code")
+    return Failed(
+        code=str(told.get("code") or "unknown"), message=str(told.get("message") or ""), status=status
+    )
+
+
+# ---- the two drivers
+
+
+async def arun(batch: Batch, sender: Sending) -> AsyncGenerator[Outcome, None]:
+    """Outcomes as they come. Leaving it ends what is in flight, which the next run asks again."""
+    flying: set[asyncio.Task[Outcome | None]] = set()
+    try:
+        while True:
+            while (row := batch.next()) is not None:
+                name = f"row {row.custom_id}"
+                flying.add(asyncio.create_task(drive_async.drive(batch.ask(row), sender), name=name))
+            if not flying:
+                break
+            ended, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+            for outcome in batch.keep([task.result() for task in ended]):
+                yield outcome
+    finally:
+        for task in flying:
+            task.cancel()
+        await asyncio.gather(*flying, return_exceptions=True)
+    batch.over()
+
+
+def run(batch: Batch, sender: SyncSending) -> Generator[Outcome, None, None]:
+    """The same in threads. Leaving it sends no further row; what is in flight is awaited and kept."""
+    flying: set[Future[Outcome | None]] = set()
+    with ThreadPoolExecutor(batch.pace.most, thread_name_prefix="batch") as pool:
         try:
             while True:
-                while len(flying) < self._pace.now and self._stop is None and (row := next(queue, None)):
-                    flying.add(asyncio.create_task(self._ask(row), name=f"row {row.custom_id}"))
+                while (row := batch.next()) is not None:
+                    # In a copy of the context: a recording that goes on here goes on there.
+                    flying.add(pool.submit(copy_context().run, drive_sync.drive, batch.ask(row), sender))
                 if not flying:
                     break
-                ended, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    self._keep(task.result())
-                self._on_progress(self._progress(began))
+                ended, flying = wait(flying, return_when=FIRST_COMPLETED)
+                yield from batch.keep([future.result() for future in ended])
         finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
-        if self._stop is not None:
-            raise self._stop
-        return {row.custom_id: self._journal.kept[row.custom_id] for row in self._all}
-
-    def _is_done(self, row: Row) -> bool:
-        kept = self._journal.kept.get(row.custom_id)
-        return kept is not None and kept.ok and kept.digest in ("", row.digest)
-
-    def _keep(self, outcome: Outcome) -> None:
-        if outcome.error is not None and outcome.error.get("code") == NotRunning.code:
-            return  # it is asked in the next run
-        self._journal.add(outcome)
-        self._done += 1
-        self._failed += not outcome.ok
-        usage = ((outcome.response or {}).get("body") or {}).get("usage") or {}
-        self._tokens += int(usage.get("completion_tokens") or 0)
-
-    async def _ask(self, row: Row) -> Outcome:
-        body = dict(row.body)
-        if body.get("model") in (None, "", "default"):
-            body["model"] = self._model
-        settings = self._settings
-        flow = exchange(
-            Send("POST", row.path, msgspec.json.encode(body)),
-            url=self._sender.server.url,
-            model=str(body["model"]),
-            retry=settings.retry,
-            total=settings.timeouts.total,
-        )
-        try:
-            exchanged = await drive(flow, self._sender)
-        except ClientError as error:
-            if isinstance(error, NotRunning):
-                self._stop = error
-            if isinstance(error, RateLimited | ServerFailed):
-                self._pace.busy()
-            return _failure(row, error)
-        if any(attempt.status in (429, 503) for attempt in exchanged.attempts):
-            self._pace.busy()
-        else:
-            self._pace.answered()
-        reply = exchanged.reply
-        assert isinstance(reply, Answer)
-        try:
-            answer = msgspec.json.decode(reply.body)
-        except msgspec.DecodeError as error:
-            return _failure(row, ServerFailed(f"the reply is no JSON: {error}", status=502))
-        response = {"status_code": 200, "request_id": exchanged.request_id, "body": answer}
-        return Outcome(custom_id=row.custom_id, response=response, digest=row.digest)
-
-    def _progress(self, began: float) -> Progress:
-        return Progress(
-            done=self._done,
-            failed=self._failed,
-            total=len(self._all),
-            tokens=self._tokens,
-            seconds=time.monotonic() - began,
-        )
-
-
-def _failure(row: Row, error: ClientError) -> Outcome:
-    told: Mapping[str, Any] = {"code": error.code, "message": str(error), "status": error.status}
-    return Outcome(custom_id=row.custom_id, error=dict(told), digest=row.digest)
+            batch.stop()
+            with contextlib.suppress(ClientError):
+                batch.keep([future.result() for future in flying])
+    batch.over()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -15,12 +15,16 @@ from typing_extensions import Unpack
 
 from portico.client.abilities import Probe
 from portico.client.asks import Asks, Embeddings
+from portico.client.batch import AT_ONCE, Batch, Done, Progress, done, run
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
 from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
+from portico.client.journal import Journal
+from portico.client.mcp import opened
 from portico.client.options import Messages, Options
+from portico.client.outputs import output as output_of
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
@@ -258,7 +262,7 @@ class Client:
     ) -> Run[Any]:
         """Asks, makes the calls that the model asks for, tells it what came of them, and so on until it answers.
 
-        tools: functions, sync or async; their type hints and docstrings are what the model is told.
+        tools: functions, sync or async, whose type hints and docstrings are what the model is told; McpServer.
         output: the type of the answer, as in `chat`.
         mode: native (the server's tools), schema (one JSON schema over "call a tool or finish"), or auto; `run.why` says.
         allow: called with `name` and `arguments` before each call; False or a text refuses it, and the model is told.
@@ -268,10 +272,57 @@ class Client:
         told = {"system": system, "think": think, "extra": extra}
 
         def ask(flows: Flows) -> Flow[Run[Any]]:
-            loop = Loop(flows, tools, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
+            loop = Loop(flows, ready, wanted=output, mode=mode, limits=limits, allow=allow, on_step=on_step)
             return loop.run(messages, model=model, about=told, given=given)
 
-        return self.carry_out(ask)
+        with opened(tools) as ready:
+            return self.carry_out(ask)
+
+    def batch(
+        self,
+        requests: Iterable[Any],
+        *,
+        journal: str | Path | None = None,
+        output: Any = None,
+        model: str | None = None,
+        system: str | None = None,
+        think: bool | str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        at_once: int = AT_ONCE,
+        again: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+        **given: Unpack[Options],
+    ) -> Generator[Done[Any], None, None]:
+        """Many requests, each answered once: results as they come, in no order; each names its row by `custom_id`.
+
+        requests: what `chat` takes, or rows of OpenAI's batch format; a request's place in the list is its id.
+        journal: a file in which every answer is kept before the next request takes its place: the same call again goes on
+            where it was, whatever ended the program. What it holds already is given too. None: nothing is kept.
+        at_once: requests in flight at most; fewer as long as the server is busy.
+        again: what failed in an earlier run of this journal is asked again.
+        A request that fails fails alone: its `error` says why. Raises NotRunning, NotTrusted and WrongKey, which all would
+        meet; InUse where another run writes to the journal.
+        """
+        wanted = output_of(output) if output is not None else None
+        told = {"system": system, "think": think, "extra": extra}
+        rows = self._drive(
+            lambda asks: asks.rows(requests, model=model, wanted=wanted, about=told, given=given)
+        )
+        sender, flows = self._found()
+        with contextlib.closing(Journal(Path(journal) if journal is not None else None)) as kept:
+            batch = Batch(
+                rows,
+                kept,
+                flows=flows,
+                at_once=at_once,
+                again=again,
+                on_progress=on_progress,
+            )
+            for outcome in batch.earlier():
+                yield done(outcome, batch.rows[outcome.custom_id], wanted)
+            with contextlib.closing(run(batch, sender)) as outcomes:
+                for outcome in outcomes:
+                    yield done(outcome, batch.rows[outcome.custom_id], wanted)
 
     def beam_search(
         self,

@@ -148,7 +148,7 @@ def _granted(wish: Wish, sender: SyncSending) -> Any:
             time.sleep(seconds)
         case Call(function, arguments):
             made = function(**arguments)
-            return asyncio.run(_awaited(made)) if inspect.isawaitable(made) else made
+            return _result_of(made) if inspect.isawaitable(made) else made
         case Together(flows, at_once):
             if len(flows) == 1:
                 return [drive(flows[0], sender)]
@@ -185,6 +185,16 @@ def _once(wish: Once, sender: SyncSending) -> Any:
             wish.gate.running = None
         running.set_result(value)
         return value
+
+
+def _result_of(made: Any) -> Any:
+    """In a loop of its own; where one runs in this thread, as in a notebook, in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_awaited(made))
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, _awaited(made)).result()
 
 
 async def _awaited(made: Any) -> Any:

@@ -165,6 +165,19 @@ class Flows:
         vectors, usage = decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
         return vectors, exchanged, usage
 
+    def raw(self, path: str, body: Mapping[str, Any]) -> Flow[Exchanged]:
+        """The reply to a body that is sent as it is, but for its model where it names none."""
+        began = time.monotonic()
+        named = str(body.get("model") or "")
+
+        def ask(place: Flows, model: str) -> Flow[Exchanged]:
+            sent = msgspec.json.encode({**body, "model": model})
+            return (yield from place._ask("POST", path, sent, model=model, began=began))
+
+        wanted = self.settings.model if named in _DEFAULT else named
+        exchanged, tried = yield from self._somewhere(wanted, ask)
+        return exchanged.after(tried)
+
     def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
         """A reply of this server and no other, for what cannot go on elsewhere."""
         return (yield from self._ask("POST", path, body, model=model))
@@ -177,7 +190,7 @@ class Flows:
             there = msgspec.structs.replace(request, model=model)
             as_json = False
             if not isinstance(there, EmbeddingRequest):
-                there, as_json = yield from place._enforceable(there)
+                there, as_json = yield from place.enforceable(there)
             if isinstance(there, CompletionRequest):
                 there = yield from place._limited(there)
             body = place._written(there)
@@ -207,7 +220,7 @@ class Flows:
                 _log.warning("%s has no answer, %s is asked: %s", place.server.url, then.server.url, error)
         raise AssertionError("the last place returns or raises")
 
-    def _enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
+    def enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
         """In words that this server enforces; and whether its answer is then JSON. Raises NotSupported."""
         if request.sampling.extra.get("return_token_ids"):
             yield from self.supports.require("token_ids", request.model)

@@ -16,8 +16,26 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _ARGUMENT = re.compile(r"^\s*(?::param )?\*{0,2}(\w+)(?: \([^)]*\))?\s*:\s*(.+)$")
 
 
-class Function:
-    """A callable tool. `call` gives what the model is told of its outcome."""
+class Callee:
+    """What a model may call, of whatever kind."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """The JSON schema of its arguments."""
+    function: Callable[..., Any]
+
+    @property
+    def tool(self) -> Tool:
+        return Tool(name=self.name, description=self.description or None, parameters=self.parameters)
+
+    def arguments(self, text: str) -> dict[str, Any]:
+        """The arguments that the model wrote. Raises ValueError that tells the model what to change."""
+        raise NotImplementedError
+
+
+class Function(Callee):
+    """A function as a tool."""
 
     def __init__(self, function: Callable[..., Any], *, name: str = "", description: str = "") -> None:
         from pydantic import create_model
@@ -31,7 +49,13 @@ class Function:
         about, each = _described(inspect.getdoc(function) or "")
         self.description = description or about
         fields: dict[str, Any] = {}
-        hints = get_type_hints(function, include_extras=True)
+        try:
+            hints = get_type_hints(function, include_extras=True)
+        except NameError as error:
+            raise InvalidRequest(
+                f"{self.name}: {error}: type hints are looked up in its module, not in a function.",
+                param="tools",
+            ) from error
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise InvalidRequest(
@@ -47,15 +71,10 @@ class Function:
         schema.pop("title", None)
         for one in schema.get("properties", {}).values():
             one.pop("title", None)
-        self.parameters: dict[str, Any] = closed({"type": "object", "properties": {}, **schema})
-
-    @property
-    def tool(self) -> Tool:
-        return Tool(name=self.name, description=self.description or None, parameters=self.parameters)
+        self.parameters = closed({"type": "object", "properties": {}, **schema})
 
     def arguments(self, text: str) -> dict[str, Any]:
-        """The arguments that the model wrote, as the function's types. Raises ValueError that tells the model what to
-        change."""
+        """As the function's types."""
         from pydantic import ValidationError
 
         try:
@@ -68,9 +87,17 @@ class Function:
         return {name: getattr(found, name) for name in type(found).model_fields}
 
 
-def functions(tools: Sequence[Any]) -> list[Function]:
-    """Raises InvalidRequest for two of one name."""
-    found = [tool if isinstance(tool, Function) else Function(tool) for tool in tools]
+def tool_name(text: str) -> str:
+    """As OpenAI's API takes it: MCP allows more signs."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", text)[:64]
+
+
+def functions(tools: Sequence[Any]) -> list[Callee]:
+    """Raises InvalidRequest for two of one name, and for what cannot be called."""
+    for tool in tools:
+        if not isinstance(tool, Callee) and not callable(tool):
+            raise InvalidRequest(f"{tool!r} is no tool: neither a function nor an McpServer.", param="tools")
+    found = [tool if isinstance(tool, Callee) else Function(tool) for tool in tools]
     names = [each.name for each in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidRequest(f"Two tools are called {', '.join(twice)}.", param="tools")

@@ -15,23 +15,26 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from portico import prompts
+from portico import prompts, recording
 from portico.client import options
 from portico.client.asks import answered
 from portico.client.flows import Flows
-from portico.client.functions import Function, functions, outcome
+from portico.client.functions import Callee, functions, outcome
 from portico.client.options import Messages
 from portico.client.outputs import Output, output
 from portico.client.results import Result
 from portico.client.wishes import Call, Flow, Together
-from portico.errors import NotSupported, WrongAnswer
+from portico.errors import NotSupported, ReplayDiffers, WrongAnswer
 from portico.messages import ChatRequest, Format, Message, Text, ToolCall, ToolResult, Usage
+from portico.recording import Player
 
 P = TypeVar("P")
 Mode = Literal["auto", "native", "schema"]
 Stopped = Literal["finished", "rounds", "tokens", "repeated"]
 REPEATS = 3
-"""The same call so often with the same arguments, and the loop goes round and round."""
+"""The same call with the same arguments is not made this often: the loop goes round and round, and ends."""
+KIND = "tool"
+"""Of the effects of a recording: what a call gave. A replay calls nothing."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What the model was told."""
     failed: bool = False
     refused: bool = False
+    """It was not made: `allow` refused it, or it was the same call for the third time."""
 
 
 class Run(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
@@ -158,8 +162,17 @@ class Loop:
     ) -> Flow[Run[Any]]:
         """The second of two phases: the same conversation, no tools, the answer under its schema."""
         assert self._wanted is not None
+        sampling = request.sampling
+        if self._wanted.structured is not None:
+            extra = {**sampling.extra, "structured_outputs": dict(self._wanted.structured)}
+            sampling = msgspec.structs.replace(sampling, extra=extra)
         last = msgspec.structs.replace(
-            request, messages=conversation[:-1], tools=(), tool_choice=None, format=self._wanted.format
+            request,
+            messages=conversation[:-1],
+            tools=(),
+            tool_choice=None,
+            format=self._wanted.format,
+            sampling=sampling,
         )
         final = yield from self._flows.chat(last)
         self._results.append(final)
@@ -178,9 +191,7 @@ class Loop:
         given: Mapping[str, Any],
         why: str,
     ) -> Flow[Run[Any]]:
-        schema_of_answer = (
-            self._wanted.format.schema if self._wanted is not None and self._wanted.format else None
-        )
+        schema_of_answer = _schema(self._wanted)
         definitions = [_definition(each) for each in self._tools.values()]
         caller = "".join(message.text for message in conversation if message.role == "system")
         rest = tuple(message for message in conversation if message.role != "system")
@@ -211,13 +222,16 @@ class Loop:
     def _finished(self, answer: Any) -> tuple[str, Any]:
         if self._wanted is None:
             return str(answer), None
-        text = json.dumps(answer, ensure_ascii=False)
+        is_text = self._wanted.format is None and isinstance(answer, str)
+        text = answer if is_text else json.dumps(answer, ensure_ascii=False)
         return text, self._wanted.read(text)
 
     # ---- calls
 
     def _made(self, number: int, calls: Sequence[ToolCall]) -> Flow[list[Step]]:
         """Side by side, in the model's order."""
+        for call in calls:
+            self._calls[_same(call)] += 1
         steps = yield Together([self._one(number, call) for call in calls])
         self._steps += steps
         if self._on_step is not None:
@@ -226,7 +240,9 @@ class Loop:
         return list(steps)
 
     def _one(self, number: int, call: ToolCall) -> Flow[Step]:
-        self._calls[call.name, call.arguments] += 1
+        if self._calls[_same(call)] >= REPEATS:
+            why = f"Refused: the same call with the same arguments, for the {_th(REPEATS)} time."
+            return Step(round=number, call=call, outcome=why, refused=True)
         function = self._tools.get(call.name)
         if function is None:
             known = ", ".join(self._tools)
@@ -245,11 +261,29 @@ class Loop:
             if verdict is not True and verdict is not None:
                 why = verdict if isinstance(verdict, str) else "it was not allowed"
                 return Step(round=number, call=call, outcome=f"Refused: {why}.", refused=True)
+        told, failed = yield from self._called(function, call, arguments)
+        return Step(round=number, call=call, outcome=told, failed=failed)
+
+    def _called(
+        self, function: Callee, call: ToolCall, arguments: Mapping[str, Any]
+    ) -> Flow[tuple[str, bool]]:
+        """What the model is told, and whether the tool failed; recorded or replayed, where that goes on."""
+        journal = recording.current()
+        request = {"name": call.name, "arguments": call.arguments}
+        if isinstance(journal, Player):
+            kept = journal.answer(KIND, request)
+            return kept["outcome"], kept["failed"]
+        number = journal.asked() if journal is not None else 0
         try:
             value = yield Call(function.function, arguments)
+            told, failed = outcome(value), False
+        except ReplayDiffers:  # a tool that asks a model itself
+            raise
         except Exception as error:  # whatever a tool of the user's raises is for the model to know
-            return Step(round=number, call=call, outcome=f"{type(error).__name__}: {error}", failed=True)
-        return Step(round=number, call=call, outcome=outcome(value))
+            told, failed = f"{type(error).__name__}: {error}", True
+        if journal is not None:
+            journal.keep(number, KIND, request, {"outcome": told, "failed": failed})
+        return told, failed
 
     # ---- its end
 
@@ -296,6 +330,11 @@ def _turn(result: Result[Any]) -> dict[str, Any]:
     try:
         found = json.loads(result.text)
     except ValueError as error:
+        if result.finish_reason == "length":
+            tokens = result.usage.output_tokens
+            raise WrongAnswer(
+                f"A turn was cut off after {tokens} tokens: raise max_tokens.", text=result.text
+            ) from error
         raise WrongAnswer(
             f"The turn is no JSON ({error}): does the server keep to schemas?", text=result.text
         ) from error
@@ -304,10 +343,36 @@ def _turn(result: Result[Any]) -> dict[str, Any]:
     return found
 
 
+def _same(call: ToolCall) -> tuple[str, str]:
+    """What makes a call the same as another: its spaces and the order of its arguments do not."""
+    try:
+        return call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True)
+    except ValueError:
+        return call.name, call.arguments
+
+
+def _th(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def _schema(wanted: Output[Any] | None) -> Any:
+    """Of the answer, as far as a JSON schema can say it; it is checked once more in any case. None: any text."""
+    if wanted is None:
+        return None
+    if wanted.format is not None:
+        return wanted.format.schema
+    told = wanted.structured or {}
+    if "choice" in told:
+        return {"type": "string", "enum": list(told["choice"])}
+    if "regex" in told:
+        return {"type": "string", "pattern": f"^({told['regex']})$"}
+    return None
+
+
 def _said(step: Step) -> str:
     return f"Error: {step.outcome}" if step.failed else step.outcome
 
 
-def _definition(function: Function) -> dict[str, Any]:
+def _definition(function: Callee) -> dict[str, Any]:
     tool = {"name": function.name, "description": function.description, "parameters": function.parameters}
     return {"type": "function", "function": {name: value for name, value in tool.items() if value}}
