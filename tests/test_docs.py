@@ -16,6 +16,7 @@ import click
 import msgspec
 import pytest
 
+import amplifier_fixtures
 from live_server import LiveServer, plain_environment
 from portico.cli.commands import ENTRIES, portico
 from portico.config_file import load
@@ -49,6 +50,8 @@ def blocks(*languages: str) -> list[object]:
 def run(command: list[str], server: LiveServer, folder: Path) -> str:
     environ = plain_environment(folder, OLLAMA_HOST=server.url, PORTICO_HOST=server.url)
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
+    found = map(str, amplifier_fixtures.paths(folder / "site"))
+    environ["PYTHONPATH"] = os.pathsep.join([*found, environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=folder, env=environ)
     assert done.returncode == 0, done.stderr
     return done.stdout

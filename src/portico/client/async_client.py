@@ -18,6 +18,7 @@ from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, arun, done
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
+from portico.client.budget import Budget
 from portico.client.client import about as _about
 from portico.client.client import home_of
 from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
@@ -27,6 +28,7 @@ from portico.client.journal import Journal
 from portico.client.mcp import aopened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
+from portico.client.prices import Price
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
@@ -52,6 +54,7 @@ class AsyncClient:
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
     fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
         Fallback, which also says when. `headers` and `http_client` are not for them.
+    budget: what all its calls together may take. prices: of models, where the file of prices does not know better.
     logger, debug, raw_debug, debug_truncate_length, events: what is told of its requests. To the logger, else to the one named
         "portico.client", at DEBUG: a line each; with debug (or VLLM_DEBUG=1) the bodies too, their texts cut to
         debug_truncate_length characters; with raw_debug whole. `events` is a file of JSON lines, one a request and one a
@@ -66,6 +69,8 @@ class AsyncClient:
         model: str | None = None,
         api_key: str | None = None,
         fallback: Fallbacks = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] = {},
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -87,6 +92,8 @@ class AsyncClient:
             retry=retry,
             headers=dict(headers),
             fallback=policy,
+            budget=budget,
+            prices=dict(prices),
             home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()

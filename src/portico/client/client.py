@@ -18,6 +18,7 @@ from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, done, run
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
+from portico.client.budget import Budget
 from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
@@ -25,6 +26,7 @@ from portico.client.journal import Journal
 from portico.client.mcp import opened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
+from portico.client.prices import Price
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
@@ -49,6 +51,7 @@ class Client:
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
     fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
         Fallback, which also says when. `headers` and `http_client` are not for them.
+    budget: what all its calls together may take. prices: of models, where the file of prices does not know better.
     logger, debug, raw_debug, debug_truncate_length, events: what is told of its requests. To the logger, else to the one named
         "portico.client", at DEBUG: a line each; with debug (or VLLM_DEBUG=1) the bodies too, their texts cut to
         debug_truncate_length characters; with raw_debug whole. `events` is a file of JSON lines, one a request and one a
@@ -63,6 +66,8 @@ class Client:
         model: str | None = None,
         api_key: str | None = None,
         fallback: Fallbacks = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] = {},
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
@@ -84,6 +89,8 @@ class Client:
             retry=retry,
             headers=dict(headers),
             fallback=policy,
+            budget=budget,
+            prices=dict(prices),
             home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
