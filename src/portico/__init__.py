@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from portico.background import alocal as alocal
+    from portico.background import local as local
     from portico.client.async_client import AsyncClient as AsyncClient
     from portico.client.budget import Budget as Budget
     from portico.client.client import Client as Client
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 _FROM = {
+    "alocal": "portico.background",
+    "local": "portico.background",
     "AsyncClient": "portico.client.async_client",
     "Budget": "portico.client.budget",
     "Price": "portico.client.prices",
