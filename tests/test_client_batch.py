@@ -203,9 +203,11 @@ def test_a_server_that_is_gone_ends_the_run_and_loses_nothing(both: Both, tmp_pa
     out = tmp_path / "out.jsonl"
     with ScriptedUpstream() as first:
         both.run(first.url, rows(5), journal=out)
+    told: list[Progress] = []
     with pytest.raises(NotRunning):
-        both.run(first.url, rows(9), journal=out, model="mock-model")
-    assert len(lines(out)) == 5 and not (tmp_path / "out.errors.jsonl").exists()
+        both.run(first.url, rows(9), journal=out, model="mock-model", on_progress=told.append)
+    assert told[-1].done == 5 == len(lines(out))
+    assert told[-1].in_flight == 0 and not (tmp_path / "out.errors.jsonl").exists()
 
 
 def test_a_key_that_is_refused_ends_the_run(both: Both, upstream: ScriptedUpstream, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Batch:
         self._journal, self._flows = journal, flows
         self.pace = Pace(at_once)
         self._on_progress = on_progress
-        self._tokens = self._here = self._in_flight = 0
+        self._tokens = self._here = self._in_flight = self._left = 0
         self._ended: ClientError | None = None
         self._stopped = False
         self._began = time.monotonic()
@@ -174,6 +174,7 @@ class Batch:
         """Those that are rows' ends, once they are on the disk."""
         self._in_flight -= len(outcomes)
         ended = [outcome for outcome in outcomes if outcome is not None]
+        self._left += len(outcomes) - len(ended)
         self._journal.add(ended)
         self._here += len(ended)
         for outcome in ended:
@@ -190,7 +191,7 @@ class Batch:
             raise self._ended
 
     def progress(self) -> Progress:
-        left = len(self._queue) + self._in_flight
+        left = len(self._queue) + self._in_flight + self._left
         failed = sum(name in self.rows for name in self._journal.failed)
         return Progress(
             done=len(self.rows) - left,
