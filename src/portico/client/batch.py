@@ -98,8 +98,8 @@ class Done(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
 
 
 class Pace:
-    """How many rows are in flight: one more as long as the server keeps up, half as many when it says it is busy. Threads
-    share it."""
+    """How many rows are in flight: one more with each answer until the server says for the first time that it is busy, then one
+    more each time that all have been answered; half as many when it is busy. Threads share it."""
 
     def __init__(self, most: int) -> None:
         self.most, self.now = most, min(4, most)
@@ -113,7 +113,8 @@ class Pace:
     def answered(self) -> None:
         with self._lock:
             self._answered += 1
-            if self._answered >= self.now and self.now < self.most:
+            enough = self.now if self._slowed else 1
+            if self._answered >= enough and self.now < self.most:
                 self.now, self._answered = self.now + 1, 0
 
     def busy(self, sent: int) -> None:
