@@ -26,8 +26,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"engines", "library", "client"},
             {"gateway", "testing"},
             {"configured", "fetching"},
-            {"inprocess"},
-            {"cli"},
+            {"inprocess", "background"},
+            {"cli", "amplifier"},
             {"__main__"},
         ),
     )
@@ -135,7 +135,7 @@ def test_whoever_catches_everything_says_why() -> None:
 
 def test_the_environment_is_read_by_the_ways_in_alone() -> None:
     """Settings are read once and passed on; a variable read deep inside could not be seen from outside."""
-    ways_in = {"inprocess", "cli", "__main__", "process"}
+    ways_in = {"inprocess", "background", "cli", "amplifier", "__main__", "process"}
     programs = {"llamacpp_child.py"}  # started as a process of its own
     programs |= {"client.py", "async_client.py"}  # a user's way in
     wrong = []

@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from portico.background import alocal as alocal
+    from portico.background import local as local
     from portico.client.async_client import AsyncClient as AsyncClient
+    from portico.client.budget import Budget as Budget
     from portico.client.client import Client as Client
     from portico.client.conversation import AsyncConversation as AsyncConversation
     from portico.client.conversation import Conversation as Conversation
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from portico.client.outputs import Choice as Choice
     from portico.client.outputs import Grammar as Grammar
     from portico.client.outputs import Regex as Regex
+    from portico.client.prices import Price as Price
     from portico.client.rounds import Limits as Limits
     from portico.client.settings import Retry as Retry
     from portico.client.settings import Timeouts as Timeouts
@@ -29,7 +33,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 _FROM = {
+    "alocal": "portico.background",
+    "local": "portico.background",
     "AsyncClient": "portico.client.async_client",
+    "Budget": "portico.client.budget",
+    "Price": "portico.client.prices",
     "Client": "portico.client.client",
     "AsyncConversation": "portico.client.conversation",
     "Conversation": "portico.client.conversation",

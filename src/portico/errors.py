@@ -51,6 +51,7 @@
         ├── Malformed               the reply cannot be read: its first bytes
         ├── WrongAnswer             the model's answer does not keep to the schema
         ├── OverBudget              a call would go over its budget: both numbers
+        ├── PriceUnknown            a budget of money, and a model without a price
         ├── InUse                   another run writes to the same file
         └── ReplayDiffers           a replayed run asks something else: shows the difference
 
@@ -61,6 +62,7 @@ of `--json` and of the log. Facts stay attributes, so that nobody parses a messa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 
@@ -538,11 +540,34 @@ class WrongAnswer(ClientError):
 
 
 class OverBudget(ClientError):
+    """`needed` is what the call may take, `left` what the budget has, `held` what calls in flight may still take of it."""
+
     status, code = 402, "over_budget"
 
-    def __init__(self, *, needed: int, left: int) -> None:
-        super().__init__(f"The call may take {needed} tokens, and the budget has {left} left.")
-        self.needed, self.left = needed, left
+    def __init__(
+        self,
+        *,
+        needed: int | Decimal,
+        left: int | Decimal,
+        of: int | Decimal | None = None,
+        held: int | Decimal = 0,
+        unit: str = "tokens",
+    ) -> None:
+        whole = f" of {of:f}" if isinstance(of, Decimal) else f" of {of}" if of is not None else ""
+        flying = f" (calls in flight hold {held:f})" if held and isinstance(held, Decimal) else ""
+        flying = flying or (f" (calls in flight hold {held})" if held else "")
+        asked, rest = (f"{each:f}" if isinstance(each, Decimal) else str(each) for each in (needed, left))
+        super().__init__(
+            f"The call may take {asked} {unit}, and the budget{whole} has {rest} left{flying}: it was not sent. Lower its "
+            "max_tokens, shorten its prompt, or raise the budget."
+        )
+        self.needed, self.left, self.held, self.unit = needed, left, held, unit
+
+
+class PriceUnknown(ClientError):
+    """A budget of money can not be kept for a model whose price nobody knows."""
+
+    status, code = 402, "price_unknown"
 
 
 class InUse(ClientError):

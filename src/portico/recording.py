@@ -117,6 +117,8 @@ class Player:
 
 Journal = Recorder | Player
 _current: ContextVar[Journal | None] = ContextVar("recording", default=None)
+_everywhere: list[Journal] = []
+"""Those that hold in every thread and task; the innermost is the last."""
 
 
 _active: dict[Journal, int] = {}
@@ -126,11 +128,13 @@ _active: dict[Journal, int] = {}
 def current() -> Journal | None:
     """The recording or the replay that goes on here.
 
-    1. That of this context: of the `with` around it, and of the tasks begun in it. 2. Another task of the thread that began one
+    1. That of this context: of the `with` around it, and of the tasks begun in it; else one that holds everywhere. 2. Another task of the thread that began one
     has nothing to do with it. 3. A thread does not inherit a context: it belongs to the one that goes on. Raises InUse in a
     thread that may belong to several.
     """
     journal = _current.get()
+    if journal is None and _everywhere:
+        return _everywhere[-1]
     if journal is not None or not _active:  # (1)
         return journal
     here = threading.get_ident()
@@ -144,29 +148,34 @@ def current() -> Journal | None:
 
 
 @contextlib.contextmanager
-def _going_on(journal: Journal) -> Iterator[None]:
+def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
     token = _current.set(journal)
     _active[journal] = threading.get_ident()
+    if everywhere:
+        _everywhere.append(journal)
     try:
         yield
     finally:
+        if everywhere:
+            _everywhere.remove(journal)
         del _active[journal]
         _current.reset(token)
 
 
 @contextlib.contextmanager
-def record(path: str | Path) -> Iterator[Recorder]:
-    """Everything inside is written to `path`, which is begun anew."""
+def record(path: str | Path, *, everywhere: bool = False) -> Iterator[Recorder]:
+    """Everything inside is written to `path`, which is begun anew. `everywhere`: also what other tasks do that were begun
+    outside, as those of a test whose fixture records."""
     recorder = Recorder(Path(path))
-    with contextlib.closing(recorder), _going_on(recorder):
+    with contextlib.closing(recorder), _going_on(recorder, everywhere):
         yield recorder
 
 
 @contextlib.contextmanager
-def replay(path: str | Path) -> Iterator[Player]:
-    """Everything inside is answered from `path`."""
+def replay(path: str | Path, *, everywhere: bool = False) -> Iterator[Player]:
+    """Everything inside is answered from `path`; `everywhere` as in `record`."""
     player = Player(Path(path))
-    with _going_on(player):
+    with _going_on(player, everywhere):
         yield player
 
 

@@ -13,6 +13,7 @@ from portico.client.exchange import Exchanged
 from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
+from portico.client.prices import Cost
 from portico.client.results import Attempt, Result
 from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
@@ -33,6 +34,7 @@ class Embeddings(msgspec.Struct, frozen=True):
     model: str = ""
     url: str = ""
     attempts: tuple[Attempt, ...] = ()
+    cost: Cost = Cost()
 
 
 class Asks:
@@ -186,7 +188,8 @@ class Asks:
         vectors, exchanged, usage = yield from self._flows.embed(
             EmbeddingRequest(model=name, inputs=inputs, dimensions=dimensions)
         )
-        return Embeddings(vectors, usage, exchanged.model, exchanged.url, exchanged.attempts)
+        spent = exchanged.settle(usage)
+        return Embeddings(vectors, usage, exchanged.model, exchanged.url, exchanged.attempts, spent)
 
     def count(
         self, messages: Messages, *, model: str | None, system: str | None, tools: Sequence[Tool]

@@ -35,6 +35,8 @@ from portico.errors import (
     Malformed,
     NotRunning,
     NotTrusted,
+    OverBudget,
+    PriceUnknown,
     RateLimited,
     ReplayDiffers,
     ServerFailed,
@@ -55,7 +57,7 @@ BUSY_TURNS = 10
 LONGEST_WAIT = 60.0
 """Seconds between two of these turns, unless the server asks for more."""
 _NO_REPLY = (TimedOut, CutOff, Malformed)
-_ENDS_THE_RUN = (NotRunning, NotTrusted, WrongKey, ReplayDiffers)
+_ENDS_THE_RUN = (NotRunning, NotTrusted, WrongKey, OverBudget, PriceUnknown, ReplayDiffers)
 """What every further row would meet too: the run ends, and these rows are asked in the next one."""
 
 

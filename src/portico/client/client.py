@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, done, run
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
+from portico.client.budget import Budget
 from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
 from portico.client.flows import Count, Flows, ModelCard, standing_in
@@ -24,11 +26,14 @@ from portico.client.journal import Journal
 from portico.client.mcp import opened
 from portico.client.options import Messages, Options
 from portico.client.outputs import output as output_of
+from portico.client.prices import Price
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
 from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import EventStream
+from portico.client.watch import CUT, Watch, secrets_of
+from portico.client.watched import Watched
 from portico.client.wishes import Flow
 from portico.errors import ClientError, NotRunning
 from portico.messages import Tool, ToolChoice
@@ -46,6 +51,11 @@ class Client:
     model: else VLLM_MODEL, VLLM_MODEL_NAME; else the first that the server lists.
     fallback: places (url, model) that are asked in order when the server cannot answer, each with a key of its own; or a
         Fallback, which also says when. `headers` and `http_client` are not for them.
+    budget: what all its calls together may take. prices: of models, where the file of prices does not know better.
+    logger, debug, raw_debug, debug_truncate_length, events: what is told of its requests. To the logger, else to the one named
+        "portico.client", at DEBUG: a line each; with debug (or VLLM_DEBUG=1) the bodies too, their texts cut to
+        debug_truncate_length characters; with raw_debug whole. `events` is a file of JSON lines, one a request and one a
+        response. Keys are never told.
     Raises ConfigError for a URL that is none.
     """
 
@@ -56,12 +66,19 @@ class Client:
         model: str | None = None,
         api_key: str | None = None,
         fallback: Fallbacks = None,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] = {},
         timeouts: Timeouts = TIMEOUTS,
         retry: Retry = RETRY,
         headers: Mapping[str, str] = {},
         verify: Any = True,
         proxy: str | None = None,
         http_client: httpx2.Client | None = None,
+        logger: logging.Logger | None = None,
+        debug: bool = False,
+        raw_debug: bool = False,
+        debug_truncate_length: int = CUT,
+        events: str | Path | None = None,
     ) -> None:
         environ = os.environ
         named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
@@ -72,14 +89,26 @@ class Client:
             retry=retry,
             headers=dict(headers),
             fallback=policy,
+            budget=budget,
+            prices=dict(prices),
             home=lambda: home_of(environ),
         )
         places = policy.places if policy is not None else ()
         self._others = [(place, server_of(place, environ)) for place in places]
         self._candidates = candidates(url, api_key, environ)
+        keys = [server.key for server in (*self._candidates, *(other for _, other in self._others))]
+        self._watch = Watch(
+            logger=logger,
+            debug=debug,
+            raw_debug=raw_debug,
+            debug_truncate_length=debug_truncate_length,
+            events=events,
+            secrets=secrets_of(headers, *keys).union(*(secrets_of(place.headers) for place in places)),
+            environ=environ,
+        )
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
         self._finding = threading.Lock()
-        self._sender: Senders | None = None
+        self._sender: Watched | None = None
         self._flows: Flows | None = None
 
     # ---- its life
@@ -376,13 +405,13 @@ class Client:
         sender, flows = self._found()
         return drive(ask(flows), sender)
 
-    def _found(self) -> tuple[Senders, Flows]:
+    def _found(self) -> tuple[Watched, Flows]:
         with self._finding:
             if self._sender is None or self._flows is None:
                 self._sender, self._flows = self._first_that_answers()
             return self._sender, self._flows
 
-    def _first_that_answers(self) -> tuple[Senders, Flows]:
+    def _first_that_answers(self) -> tuple[Watched, Flows]:
         if len(self._candidates) == 1:
             return self._at(self._candidates[0], self._settings)
         quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
@@ -408,7 +437,7 @@ class Client:
             "PORTICO_HOST or VLLM_BASE_URL."
         )
 
-    def _at(self, server: Server, settings: Settings) -> tuple[Senders, Flows]:
+    def _at(self, server: Server, settings: Settings) -> tuple[Watched, Flows]:
         sender = Sender(server, settings.timeouts, headers=settings.headers, **self._connection)
         verify, proxy = self._connection["verify"], self._connection["proxy"]
         others = {
@@ -416,7 +445,7 @@ class Client:
             for place, other in self._others
             if other != server
         }
-        return Senders(sender, list(others.values())), Flows(
+        return Watched(Senders(sender, list(others.values())), self._watch), Flows(
             server, settings, standing_in(self._others, settings)
         )
 

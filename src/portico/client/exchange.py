@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
+from portico.client.budget import Hold
+from portico.client.prices import Cost, Tariff, cost
 from portico.client.results import Attempt
 from portico.client.settings import Retry
 from portico.client.wishes import Answer, Delay, Flow, Send, Stream
@@ -27,6 +29,7 @@ from portico.errors import (
     UpstreamFailed,
     WrongKey,
 )
+from portico.messages import Usage
 
 T = TypeVar("T")
 _TRIED = "x-portico-attempts"
@@ -36,12 +39,31 @@ _IDS = ("x-request-id", "request-id")
 class Exchanged:
     """What came of a call: the reply, and how it came about. `url` and `model` are those of the last attempt."""
 
-    __slots__ = ("as_json", "attempts", "reply")
+    __slots__ = ("as_json", "attempts", "hold", "reply", "tariff")
 
     def __init__(self, reply: Answer | Stream, attempts: tuple[Attempt, ...]) -> None:
         self.reply, self.attempts = reply, attempts
         self.as_json = False
         """The text that was asked for is the value of a JSON object (portico.client.enforced)."""
+        self.hold: Hold | None = None
+        """What was set aside for it in budgets; whoever reads the reply ends it (`settle`)."""
+        self.tariff = Tariff(price=None, why="not asked")
+
+    def settle(self, usage: Usage | None) -> Cost:
+        """What it took in the end; None: nobody knows. Gives what that costs."""
+        if self.hold is not None:
+            self.hold.settle(usage)
+        return cost(self.tariff, usage or Usage())
+
+    def read(self, read: Callable[[bytes], T], expected: str) -> T:
+        """The body as `read` reads it. Raises Malformed, which shows how it begins."""
+        try:
+            return decoded(self.reply, read, expected)
+        except Malformed as error:
+            self.settle(None)
+            error.url, error.request_id, error.tried = self.url, self.request_id, self.attempts
+            error.attempts = len(self.attempts)
+            raise
 
     @property
     def url(self) -> str:
@@ -62,10 +84,17 @@ class Exchanged:
 
 
 def exchange(
-    send: Send, *, url: str, model: str, retry: Retry, total: float = 0.0, began: float | None = None
+    send: Send,
+    *,
+    url: str,
+    model: str,
+    retry: Retry,
+    total: float = 0.0,
+    began: float | None = None,
+    again: Callable[[ClientError], None] | None = None,
 ) -> Flow[Exchanged]:
-    """The reply, whose status is 200. `total`: seconds that everything may take, from `began` on; 0: no limit. Raises
-    ClientError."""
+    """The reply, whose status is 200. `total`: seconds that everything may take, from `began` on; 0: no limit. `again` hears of
+    each failed attempt before the next, and may forbid it by raising. Raises ClientError."""
     deadline = (time.monotonic() if began is None else began) + total if total else math.inf
     attempts: list[Attempt] = []
     for number in range(1, retry.attempts + 1):
@@ -94,6 +123,8 @@ def exchange(
             late.url, late.request_id, late.attempts = url, error.request_id, number
             late.tried = tuple(attempts)
             raise late from error
+        if again is not None:
+            again(error)
         yield Delay(wait)
     raise AssertionError("the last attempt returns or raises")
 

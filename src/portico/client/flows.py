@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from portico.client import enforced, options, results
+from portico.client import budget, enforced, options, prices, results, spending
 from portico.client.abilities import Ability, Feature, Probe
+from portico.client.budget import Hold
 from portico.client.exchange import Exchanged, decoded, exchange, told
 from portico.client.fallback import Place
+from portico.client.prices import Tariff
 from portico.client.results import Attempt, Result, Timing
 from portico.client.servers import Server
 from portico.client.settings import Settings
@@ -81,6 +83,7 @@ class Flows:
         self._listing = Gate()
         self._absent: set[str] = set()
         self.supports = Supports(server, settings.home)
+        self._tariffs: dict[str, Tariff] = {}
         self.ends: dict[str, dict[int, bool]] = {}
         """By model: tokens of which it is known whether they end an answer."""
         self.own_beams: dict[str, bool] = {}
@@ -162,7 +165,8 @@ class Flows:
 
     def embed(self, request: EmbeddingRequest) -> Flow[tuple[list[list[float]], Exchanged, Any]]:
         exchanged = yield from self._posted(EMBEDDINGS, request)
-        vectors, usage = decoded(exchanged.reply, openai.read_embeddings, "a list of embeddings")
+        vectors, usage = exchanged.read(openai.read_embeddings, "a list of embeddings")
+        exchanged.settle(usage)
         return vectors, exchanged, usage
 
     def raw(self, path: str, body: Mapping[str, Any]) -> Flow[Exchanged]:
@@ -171,8 +175,19 @@ class Flows:
         named = str(body.get("model") or "")
 
         def ask(place: Flows, model: str) -> Flow[Exchanged]:
-            sent = msgspec.json.encode({**body, "model": model})
-            return (yield from place._ask("POST", path, sent, model=model, began=began))
+            sent, held = {**body, "model": model}, None
+            if budget.in_force(place.settings.budget):
+                asked = spending.read(path, sent)
+                asked, held = yield from spending.reserved(place, asked, stream=False, began=began)
+                if not isinstance(asked, EmbeddingRequest) and asked.sampling.max_tokens is not None:
+                    sent.pop("max_completion_tokens", None)
+                    sent[place._spelling.most_tokens if path == CHAT else "max_tokens"] = (
+                        asked.sampling.max_tokens
+                    )
+            written = msgspec.json.encode(sent)
+            exchanged = yield from place._held(path, written, model, held, stream=False, began=began)
+            spending.settled(exchanged)
+            return exchanged
 
         wanted = self.settings.model if named in _DEFAULT else named
         exchanged, tried = yield from self._somewhere(wanted, ask)
@@ -180,7 +195,41 @@ class Flows:
 
     def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
         """A reply of this server and no other, for what cannot go on elsewhere."""
-        return (yield from self._ask("POST", path, body, model=model))
+        began, held = time.monotonic(), None
+        if budget.in_force(self.settings.budget):
+            request = spending.read(path, body)
+            _, held = yield from spending.reserved(self, request, stream=False, began=began)
+        exchanged = yield from self._held(path, body, model, held, stream=False, began=began)
+        spending.settled(exchanged)
+        return exchanged
+
+    def _held(
+        self, path: str, body: bytes, model: str, held: Hold | None, *, stream: bool, began: float
+    ) -> Flow[Exchanged]:
+        """The reply, with what was set aside for it: whoever reads the reply settles it. Without one it is settled here."""
+        try:
+            exchanged = yield from self._ask(
+                "POST",
+                path,
+                body,
+                model=model,
+                stream=stream,
+                began=began,
+                again=held.again if held is not None else None,
+            )
+        except BaseException as error:
+            if held is not None:
+                held.failed(error)
+            raise
+        exchanged.hold, exchanged.tariff = held, self.tariff(model)
+        return exchanged
+
+    def tariff(self, model: str) -> Tariff:
+        """What a token of the model costs."""
+        found = self._tariffs.get(model)
+        if found is None:
+            found = self._tariffs[model] = prices.tariff(self.server, model, self.settings.prices)
+        return found
 
     def _posted(self, path: str, request: _Request, *, stream: bool = False) -> Flow[Exchanged]:
         """The reply of this server, or of the first of those that stand in for it that has one."""
@@ -191,10 +240,11 @@ class Flows:
             as_json = False
             if not isinstance(there, EmbeddingRequest):
                 there, as_json = yield from place.enforceable(there)
-            if isinstance(there, CompletionRequest):
+            there, held = yield from spending.reserved(place, there, stream=stream, began=began)
+            if isinstance(there, CompletionRequest) and held is None:
                 there = yield from place._limited(there)
             body = place._written(there)
-            exchanged = yield from place._ask("POST", path, body, model=model, stream=stream, began=began)
+            exchanged = yield from place._held(path, body, model, held, stream=stream, began=began)
             exchanged.as_json = as_json
             return exchanged
 
@@ -268,7 +318,8 @@ class Flows:
             "attempts": exchanged.attempts,
             "headers": reply.headers,
         }
-        result = decoded(reply, lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        result = exchanged.read(lambda sent: results.read(sent, completion=completion, **about), "an answer")
+        result = msgspec.structs.replace(result, cost=exchanged.settle(result.usage))
         return results.texts(result, enforced.taken) if exchanged.as_json else result
 
     # ---- tokens
@@ -306,11 +357,12 @@ class Flows:
         conversation."""
         replace = msgspec.structs.replace
         count, _ = yield from self._somewhere(
-            request.model, lambda place, model: place._count(replace(request, model=model))
+            request.model, lambda place, model: place.count_here(replace(request, model=model))
         )
         return count
 
-    def _count(self, request: ChatRequest) -> Flow[Count]:
+    def count_here(self, request: ChatRequest) -> Flow[Count]:
+        """By this server alone."""
         body = msgspec.json.decode(openai.write_chat(request, model=request.model))
         try:
             counted = yield from self._tokens(body, request.model)
@@ -392,6 +444,7 @@ class Flows:
         model: str,
         stream: bool = False,
         began: float | None = None,
+        again: Callable[[ClientError], None] | None = None,
     ) -> Flow[Exchanged]:
         settings = self.settings
         send = Send(method, path, body, stream, server=self.server)
@@ -402,6 +455,7 @@ class Flows:
             retry=settings.retry,
             total=settings.timeouts.total,
             began=began,
+            again=again,
         )
         try:
             return (yield from call)

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from portico.client.prices import Cost
 from portico.dialects import openai
 from portico.messages import Choice, FinishReason, Logprob, ToolCall, Usage, Value
 
@@ -59,6 +60,8 @@ class Result(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
     request_id: str = ""
     timing: Timing = Timing()
     attempts: tuple[Attempt, ...] = ()
+    cost: Cost = Cost()
+    """Dollars, and by which price; a token on one's own machines costs nothing."""
     headers: Mapping[str, str] = {}
 
     def __str__(self) -> str:

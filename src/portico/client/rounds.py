@@ -22,6 +22,7 @@ from portico.client.flows import Flows
 from portico.client.functions import Callee, functions, outcome
 from portico.client.options import Messages
 from portico.client.outputs import Output, output
+from portico.client.prices import Cost, total
 from portico.client.results import Result
 from portico.client.wishes import Call, Flow, Together
 from portico.errors import NotSupported, ReplayDiffers, WrongAnswer
@@ -65,6 +66,11 @@ class Run(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
     mode: Mode = "native"
     why: str = ""
     """Why this way of asking."""
+
+    @property
+    def cost(self) -> Cost:
+        """Of all rounds together."""
+        return total([result.cost for result in self.results])
 
     def __str__(self) -> str:
         return self.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
@@ -83,14 +84,18 @@ def _clean(key: str | None) -> str | None:
 
 def _url(text: str, origin: str) -> str:
     try:
-        address = read_address(text)
+        address = read_address(_USER.sub(r"\1", text))
     except ValueError as error:
         raise ConfigError(f"{origin}: {error}") from error
     parts = urlsplit(address.url)
     port = {"http": 80, "https": 443}[parts.scheme]
-    netloc = parts.netloc.rpartition("@")[2].removesuffix(f":{port}")
+    netloc = parts.netloc.removesuffix(f":{port}")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, netloc, path, "", ""))
+
+
+_USER = re.compile(r"^([a-zA-Z]+://)?[^/?#]*@")
+"""A user and a password before the host: they are no part of an address, and never told."""
 
 
 def is_near(host: str) -> bool:

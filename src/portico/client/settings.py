@@ -6,7 +6,9 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from portico.client.budget import Budget
 from portico.client.fallback import Fallback
+from portico.client.prices import Price
 from portico.errors import ClientError, CutOff, NotRunning, RateLimited, Refused, ServerFailed, TimedOut
 from portico.messages import Value
 
@@ -81,5 +83,8 @@ class Settings(Value, frozen=True, kw_only=True):
     retry: Retry = Retry()
     headers: Mapping[str, str] = {}
     fallback: Fallback | None = None
+    budget: Budget | None = None
+    prices: Mapping[str, Price] = {}
+    """By model; what the caller knows better."""
     home: Callable[[], Path] | None = None
     """Portico's own folder, where what servers support is kept; None: nowhere."""

@@ -12,6 +12,7 @@ from portico.client.enforced import taken
 from portico.client.exchange import Exchanged
 from portico.client.growing import NOTHING, Growing, Parsed
 from portico.client.outputs import Output, checked
+from portico.client.prices import cost
 from portico.client.results import Result, Timing, of_choices, texts
 from portico.dialects.assemble import Assembler
 from portico.errors import (
@@ -72,6 +73,7 @@ class Reading:
             timing=Timing(first_token=self._first, total=time.monotonic() - self._began),
             attempts=self._exchanged.attempts,
             headers=self._exchanged.reply.headers,
+            cost=cost(self._exchanged.tariff, whole.usage),
         )
         return texts(found, taken) if self._exchanged.as_json else found
 
@@ -89,6 +91,7 @@ class Reading:
             raise self._told(self._reader.failure)
         if not data:
             self._ended = True
+            self._exchanged.settle(self._assembler.result().usage)
             if not self._reader.done:
                 raise self._named(CutOff())
         return self._with_values(events)
@@ -145,6 +148,7 @@ class EventStream(Reading):
         return (event.value for event in self if isinstance(event, Parsed))
 
     def close(self) -> None:
+        self._exchanged.settle(None)  # of an answer that was left, nobody knows what it took
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
         source.close()
@@ -175,6 +179,7 @@ class AsyncEventStream(Reading):
                 yield event.value
 
     async def close(self) -> None:
+        self._exchanged.settle(None)
         source = self._exchanged.reply
         assert isinstance(source, AsyncStream)
         await source.close()
