@@ -4,6 +4,7 @@ is asked again, and which of Amplifier's errors says what. Mounted by Amplifier'
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import re
@@ -37,8 +38,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplifier_fixtures import PROVIDER, modules, provider_of, session
-from live_server import plain_environment
-from portico import amplifier
+from live_server import plain_environment, wait_until
+from portico import amplifier, errors, record, replay
 from portico import messages as ours
 from scripted_answers import (
     CHAT,
@@ -336,9 +337,11 @@ async def test_limits_are_within_what_the_server_has(
 ) -> None:
     config = {"base_url": upstream.url, "context_window": 100_000, "max_output_tokens": 1000}
     async with session(config) as (one, _):
-        (listed,) = await provider_of(one).list_models()
+        for _ in range(2):
+            (listed,) = await provider_of(one).list_models()
     assert (listed.id, listed.context_window, listed.max_output_tokens) == ("mock-model", 8192, 1000)
-    assert "context_window is 100000, and the model 'mock-model' has 8192" in caplog.text
+    warned = [each.getMessage() for each in caplog.records if each.name == "portico.amplifier"]
+    assert warned == ["context_window is 100000, and the model 'mock-model' has 8192"]
 
 
 # ---- what is sent
@@ -707,6 +710,21 @@ async def test_auto_asks_a_model_without_a_template_for_a_completion_and_remembe
     assert (len(upstream.requests(CHAT)), len(upstream.requests(COMPLETIONS))) == (1, 2)
 
 
+async def test_a_server_that_is_still_starting_is_not_taken_for_one_without_chats(
+    upstream: ScriptedUpstream,
+) -> None:
+    upstream.script(CHAT, failing(404, body=b"The service is starting up"), failing(503))
+    async with session({"base_url": upstream.url, **QUICK}) as (one, heard):
+        answer = await provider_of(one).complete(user())
+    assert answer.metadata["endpoint"] == "chat" and len(upstream.requests(CHAT)) == 3
+    assert [each["error_type"] for each in heard.all("provider:retry")] == ["ProviderUnavailableError"] * 2
+
+
+async def test_a_server_without_chats_is_asked_for_completions(upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, reply(404, {"detail": "Not Found"}))
+    assert (await ask(upstream)).metadata["endpoint"] == "completions"
+
+
 async def test_a_chat_is_a_chat_where_it_is_asked_for(upstream: ScriptedUpstream) -> None:
     told = {"message": "This model has no chat template", "code": 400}
     upstream.script(CHAT, reply(400, {"error": told}))
@@ -897,6 +915,31 @@ async def test_each_error_is_amplifiers(
     assert caught.value.__cause__ is not None and str(caught.value)
 
 
+def every(kind: type[Any]) -> set[type[Any]]:
+    return {kind}.union(*(every(each) for each in kind.__subclasses__()))
+
+
+def test_no_error_of_ours_is_left_without_one_of_amplifiers() -> None:
+    """Whatever a client may raise, with the attributes that it is made with."""
+    given: dict[str, Any] = {
+        "message": "m",
+        "status": 500,
+        "which": "total",
+        "seconds": 1.0,
+        "tokens": 1,
+        "limit": 1,
+    }
+    given |= {"model": "m", "feature": "f", "body": b"", "expected": "e", "text": "t", "needed": 1, "left": 0}
+    kinds = every(errors.ClientError) - {errors.ClientError}
+    assert len(kinds) >= 16
+    for kind in kinds:
+        wanted = inspect.signature(kind.__init__).parameters
+        made = kind(**{name: value for name, value in given.items() if name in wanted})
+        found = amplifier.translated(made, amplifier.Seen(), provider="p", model="m", longest=60.0)
+        assert type(found) is not llm_errors.LLMError, kind
+        assert str(found) == str(made).replace("(url=)", "(base_url)")
+
+
 async def test_the_status_and_the_waiting_time_stay_facts(upstream: ScriptedUpstream) -> None:
     upstream.script(CHAT, failing(429, "slow down", retry_after="7"))
     with pytest.raises(llm_errors.RateLimitError, match=r"slow down .*7 s") as caught:
@@ -949,7 +992,7 @@ async def test_an_error_in_the_middle_of_a_stream(upstream: ScriptedUpstream) ->
 
 async def test_a_server_that_falls_silent_is_given_up(upstream: ScriptedUpstream) -> None:
     upstream.script(CHAT, (*stream(chat_events("Hel")[:2], done=False, end=False), HOLD))
-    with pytest.raises(llm_errors.LLMTimeoutError, match=r"stopped in the middle within 0\.2 s") as caught:
+    with pytest.raises(llm_errors.LLMTimeoutError, match=r"within 0\.2 s \(stream_idle_timeout\)") as caught:
         await ask(upstream, None, {"stream_idle_timeout": 0.2})
     assert caught.value.retryable
     upstream.wait_for_hangup()
@@ -985,6 +1028,44 @@ async def test_a_task_that_is_cancelled_stays_cancelled_and_the_server_stops(
         with pytest.raises(asyncio.CancelledError):
             await asking
         await asyncio.to_thread(upstream.wait_for_hangup)
+
+
+async def test_calls_beside_each_other_keep_their_blocks_apart(upstream: ScriptedUpstream) -> None:
+    said = [f"answer {number}" for number in range(10)]
+    upstream.script(CHAT, *(chat_stream(*text) for text in said))
+    async with session({"base_url": upstream.url}) as (one, heard):
+        answers = await asyncio.gather(*(provider_of(one).complete(user()) for _ in said))
+    told: dict[str, str] = {}
+    for each in heard.all("llm:stream_block_delta"):
+        told[each["request_id"]] = told.get(each["request_id"], "") + each["text"]
+    assert sorted(told.values()) == sorted(answer.text for answer in answers) == sorted(said)
+
+
+async def test_a_recorded_session_is_replayed_without_a_server(tmp_path: Path) -> None:
+    with ScriptedUpstream() as upstream:
+        upstream.script(
+            CHAT, calls(("c1", "get_weather", '{"city": "Oslo"}')), chat_stream("It is", " sunny.")
+        )
+        config = {"base_url": upstream.url}
+        with record(tmp_path / "run.jsonl"):
+            async with session(config, tools=("tool-weather",)) as (one, first):
+                said = await one.execute("Weather?")
+    with replay(tmp_path / "run.jsonl"):
+        async with session(config, tools=("tool-weather",)) as (one, again):
+            assert await one.execute("Weather?") == said == "It is sunny."
+            with pytest.raises(llm_errors.InvalidRequestError):
+                await provider_of(one).complete(user("Something else"))
+    assert again.names()[: len(first.names())] == first.names()
+
+
+async def test_a_session_that_ends_ends_its_connections() -> None:
+    with ScriptedUpstream() as upstream:
+        async with session({"base_url": upstream.url}) as (one, _):
+            await one.execute("Hello")
+            assert upstream.open
+        await asyncio.to_thread(
+            wait_until, lambda: not upstream.open, seconds=5, what="no connection is left"
+        )
 
 
 # ---- asked again

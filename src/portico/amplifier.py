@@ -107,6 +107,7 @@ class Config(Value, frozen=True, kw_only=True):
 _WITHOUT_EFFECT = {"reasoning_summary", "truncation", "enable_state"}
 """Of OpenAI's Responses API, which this provider does not use: nothing is truncated, no state is kept."""
 _VARIABLES = {
+    "VLLM_MODEL_NAME": "default_model",
     "VLLM_MODEL": "default_model",
     "VLLM_STREAM_IDLE_TIMEOUT": "stream_idle_timeout",
     "VLLM_CONTEXT_WINDOW": "context_window",
@@ -816,6 +817,14 @@ _WARMING = (
 """What gateways say with 404 or 425 while the server behind them starts."""
 
 
+_SETTINGS = {
+    "(url=)": "(base_url)",
+    "(timeouts=first_token)": "(stream_idle_timeout)",
+    "(timeouts=between_tokens)": "(stream_idle_timeout)",
+}
+"""What errors say is to be set: the client's names, and the configuration's."""
+
+
 class Seen:
     """What one call of Amplifier's has met, for errors and the log."""
 
@@ -880,6 +889,8 @@ def translated(
     status = seen.reply.status if seen.reply is not None else None
     about: dict[str, Any] = {"provider": provider, "model": model or None, "status_code": status}
     text = str(error)
+    for ours, amplifiers in _SETTINGS.items():
+        text = text.replace(ours, amplifiers)
     match error:
         case errors.NotRunning():
             return llm_errors.NetworkError(text, **about)
@@ -911,9 +922,11 @@ def translated(
             return llm_errors.RateLimitError(text, **about, retry_after=after, retryable=soon)
         case errors.ServerFailed() if error.status >= 500:
             return llm_errors.ProviderUnavailableError(text, **about, retry_after=error.retry_after)
-        case errors.Refused() | errors.ServerFailed() | errors.InvalidRequest():
-            return _refused(error, about)
-    return llm_errors.LLMError(text, **about)
+        case errors.OverBudget():
+            return llm_errors.QuotaExceededError(text, **about)
+        case errors.ReplayDiffers():
+            return llm_errors.InvalidRequestError(text, **about)
+    return _refused(error, about)
 
 
 def _refused(error: errors.PorticoError, about: dict[str, Any]) -> llm_errors.LLMError:
@@ -1019,7 +1032,8 @@ class Provider:
             cards = await client.models()
         except errors.PorticoError as error:
             raise self._translated(error, Seen(), "") from error
-        self._context |= {card.id: card.context for card in cards}
+        for card in cards:
+            self._learn(card.id, card.context)
         return [self._model_info(card.id) for card in cards]
 
     def parse_tool_calls(self, response: ChatResponse) -> list[message_models.ToolCall]:
@@ -1045,12 +1059,15 @@ class Provider:
     def _limits(self, model: str) -> tuple[int, int]:
         """(context, most tokens of an answer): the configuration's, within what the server has; an answer has at most half
         of the context."""
-        known = self._context.get(model)
-        wanted = self._settings.context_window
-        if known is not None and wanted is not None and wanted > known:
-            log.warning("context_window is %d, and the model %r has %d", wanted, model, known)
+        known, wanted = self._context.get(model), self._settings.context_window
         window = min(wanted or known or CONTEXT_WINDOW, known or wanted or CONTEXT_WINDOW)
         return window, max(1, min(self._settings.max_output_tokens or OUTPUT_TOKENS, window // 2))
+
+    def _learn(self, model: str, context: int | None) -> None:
+        wanted, told = self._settings.context_window, self._context.get(model)
+        if context is not None and wanted is not None and wanted > context != told:
+            log.warning("context_window is %d, and the model %r has %d", wanted, model, context)
+        self._context[model] = context
 
     # ---- answering
 
@@ -1124,7 +1141,7 @@ class Provider:
                 return await self._once(asked, blocks, seen)
             except errors.PorticoError as error:
                 found = meant(error, seen) if isinstance(error, errors.ClientError) else error
-                if not blocks.begun and (other := self._otherwise(asked, found, seen)) is not None:
+                if not blocks.begun and (other := self._otherwise(asked, found)) is not None:
                     asked = other
                     continue
                 wait = None if blocks.begun else self._again(found, attempt, seen)
@@ -1148,13 +1165,12 @@ class Provider:
         drawn = None if self._settings.retry_jitter else 1.0
         return self._retry.again(error, attempt, tried_there=there, drawn=drawn)
 
-    def _otherwise(self, asked: Asked, error: errors.PorticoError, seen: Seen) -> Asked | None:
+    def _otherwise(self, asked: Asked, error: errors.PorticoError) -> Asked | None:
         """The same in another way, where the server cannot do it as it was asked. vLLM may say so after the head of a stream."""
-        status = seen.reply.status if seen.reply is not None else error.status
-        if status not in (400, 404, 405, 422, 501):
+        if error.status not in (400, 404, 405, 422, 501):
             return None
         text = str(error).lower()
-        absent = status in (404, 405) and not isinstance(error, errors.NoSuchModel)
+        absent = error.status in (404, 405) and not isinstance(error, errors.NoSuchModel)
         if asked.endpoint == "auto" and not asked.completes and ("chat template" in text or absent):
             self._without_template.add(asked.model)
             return msgspec.structs.replace(asked, endpoint="completions")
@@ -1211,7 +1227,7 @@ class Provider:
         if name not in self._context:
             self._context[name] = None
             try:
-                self._context[name] = yield from flows.context(name)
+                self._learn(name, (yield from flows.context(name)))
             except errors.ClientError as error:
                 log.debug("The limits of %r are not known: %s", name, error)
         return name, self._context[name]

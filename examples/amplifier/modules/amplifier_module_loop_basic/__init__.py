@@ -27,6 +27,8 @@ class Loop:
         hooks: Any,
         **_: Any,
     ) -> str:
+        if not providers:
+            raise RuntimeError("no provider is mounted; a warning says why")
         provider = min(providers.values(), key=lambda one: one.priority)
         specs = [
             ToolSpec(name=it.name, description=it.description, parameters=it.input_schema)
