@@ -38,7 +38,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amplifier_fixtures import PROVIDER, modules, provider_of, session
-from live_server import plain_environment
+from live_server import plain_environment, wait_until
 from portico import amplifier, errors, record, replay
 from portico import messages as ours
 from scripted_answers import (
@@ -1056,6 +1056,16 @@ async def test_a_recorded_session_is_replayed_without_a_server(tmp_path: Path) -
             with pytest.raises(llm_errors.InvalidRequestError):
                 await provider_of(one).complete(user("Something else"))
     assert again.names()[: len(first.names())] == first.names()
+
+
+async def test_a_session_that_ends_ends_its_connections() -> None:
+    with ScriptedUpstream() as upstream:
+        async with session({"base_url": upstream.url}) as (one, _):
+            await one.execute("Hello")
+            assert upstream.open
+        await asyncio.to_thread(
+            wait_until, lambda: not upstream.open, seconds=5, what="no connection is left"
+        )
 
 
 # ---- asked again

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from portico import recording
 from portico.client import budget, enforced, options, prices, results, spending
 from portico.client.abilities import Ability, Feature, Probe
 from portico.client.budget import Hold
@@ -81,6 +82,7 @@ class Flows:
     def __init__(self, server: Server, settings: Settings, others: Sequence[Flows] = ()) -> None:
         self.server, self.settings, self.others = server, settings, tuple(others)
         self._models: tuple[ModelCard, ...] | None = None
+        self._listed_in: recording.Journal | None = None
         self._listing = Gate()
         self._absent: set[str] = set()
         self.supports = Supports(server, settings.home)
@@ -102,7 +104,14 @@ class Flows:
         listed = decoded(
             exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models"
         )
-        self._models = tuple(listed.data)
+        self._models, self._listed_in = tuple(listed.data), recording.current()
+        return self._models
+
+    def _known(self) -> Flow[tuple[ModelCard, ...]]:
+        """The models, asked for once; and once in each recording, since its replay may know nothing."""
+        journal = recording.current()
+        if self._models is None or (journal is not None and journal is not self._listed_in):
+            return (yield from self.models())
         return self._models
 
     def model(self, named: str | None) -> Flow[str]:
@@ -122,7 +131,7 @@ class Flows:
     def _model(self, wanted: str) -> Flow[str]:
         if wanted not in _DEFAULT:
             return wanted
-        known = self._models if self._models is not None else (yield from self.models())
+        known = yield from self._known()
         if not known:
             error = NoSuchModel(model=wanted or "default")
             error.url = self.server.url
@@ -390,7 +399,7 @@ class Flows:
     def context(self, model: str) -> Flow[int | None]:
         """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
         model = yield from self._model(model)
-        known = self._models if self._models is not None else (yield from self.models())
+        known = yield from self._known()
         bare = model.removesuffix(":latest")
         return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
 
@@ -430,7 +439,7 @@ class Flows:
 
     def _optional(self, path: str, body: bytes, model: str, feature: str) -> Flow[Exchanged]:
         """A route that only some servers have."""
-        if path in self._absent:
+        if path in self._absent and recording.current() is None:
             raise self._lacks(feature)
         try:
             return (yield from self._ask("POST", path, body, model=model))
