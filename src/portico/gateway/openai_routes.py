@@ -18,6 +18,7 @@ from portico.gateway.models import Served
 from portico.gateway.relay import SSE_TYPE, relay
 from portico.gateway.serving import Serving
 from portico.gateway.streaming import settle, stream
+from portico.messages import ChatRequest, CompletionRequest
 from portico.web import Request, Route
 
 _tokenize = msgspec.json.Decoder(shapes.Tokenize)
@@ -83,7 +84,9 @@ class OpenAIRoutes:
                         openai.read_chat(body)  # ours names the field as OpenAI's clients know it
                     raise
             chat = served.applied(openai.read_chat(body))
-            writer = openai.ChatWriter(seen.model, include_usage=chat.include_usage)
+            writer = openai.ChatWriter(
+                seen.model, include_usage=chat.include_usage, numbered=wants_numbers(chat)
+            )
             if chat.stream:
                 events = await self._serving.inference.chat(chat, replica)
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
@@ -119,7 +122,9 @@ class OpenAIRoutes:
                     if seen.limit is None or request.started:
                         raise
             completion = served.completed(openai.read_completion(body))
-            writer = openai.CompletionWriter(seen.model, include_usage=completion.include_usage)
+            writer = openai.CompletionWriter(
+                seen.model, include_usage=completion.include_usage, numbered=wants_numbers(completion)
+            )
             events = await self._serving.inference.completion(completion, replica)
             if completion.stream:
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
@@ -229,6 +234,11 @@ def goes_on(request: Request, served: Served, replica: Replica) -> bool:
     fields that the model knows for which it stands in are left out."""
     chosen = replica.abilities.spelling.extensions or not request.account.fallback
     return replica.abilities.relays and served.preset is None and chosen
+
+
+def wants_numbers(request: ChatRequest | CompletionRequest) -> bool:
+    """vLLM's own parameter; here it holds for engines that do not know it."""
+    return request.sampling.extra.get("return_tokens_as_token_ids") is True
 
 
 def is_plain(body: bytes, seen: openai.Peek) -> bool:

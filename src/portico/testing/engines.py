@@ -1,4 +1,4 @@
-"""Doubles for tests of code that uses Portico: no process, no network, no waiting."""
+"""Doubles of engines: no process, no network, no waiting."""
 
 from __future__ import annotations
 

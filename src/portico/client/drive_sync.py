@@ -1,0 +1,242 @@
+"""Drives flows without an event loop: over httpx2, in the caller's thread, functions side by side in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, Protocol, TypeVar
+
+import httpx2
+
+from portico.client.servers import Server
+from portico.client.settings import Timeouts
+from portico.client.wishes import Answer, Call, Delay, Flow, Once, Send, Stream, Together, Wish
+from portico.errors import ClientError, CutOff, NotRunning, NotTrusted, TimedOut
+
+T = TypeVar("T")
+
+
+class SyncStream(Stream):
+    """The chunks of a reply; `close` ends it, whatever is left of it."""
+
+    def __init__(self, response: httpx2.Response, send: Send, timeouts: Timeouts) -> None:
+        self._response, self._send, self._timeouts = response, send, timeouts
+        self.headers = _headers(response)
+        # httpx2 has one limit on reading; the connection looks it up at each read.
+        limits = response.request.extensions.get("timeout")
+        if isinstance(limits, dict):
+            limits["read"] = timeouts.between_tokens or None
+        self._chunks = response.iter_bytes()
+
+    def chunk(self) -> bytes:
+        """The next bytes; empty at the end. Raises CutOff, TimedOut."""
+        if time.monotonic() > self._send.deadline:
+            self.close()
+            raise TimedOut(which="total", seconds=self._timeouts.total)
+        with _errors(self._timeouts, which="between_tokens"):
+            return next(self._chunks, b"")
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class SyncSending(Protocol):
+    @property
+    def server(self) -> Server: ...
+
+    def send(self, wish: Send) -> Answer | SyncStream: ...
+
+    def close(self) -> None: ...
+
+
+class Senders:
+    """The connections of one client: to its server, and to those that stand in for it."""
+
+    def __init__(self, own: Sender, others: Sequence[Sender] = ()) -> None:
+        self.server = own.server
+        self._of = {each.server: each for each in (*others, own)}
+
+    def send(self, wish: Send) -> Answer | SyncStream:
+        return self._of[wish.server or self.server].send(wish)
+
+    def close(self) -> None:
+        for each in self._of.values():
+            each.close()
+
+
+class Sender:
+    """The connections of one client to one server. Owns its httpx2 client unless it was given one."""
+
+    def __init__(
+        self,
+        server: Server,
+        timeouts: Timeouts,
+        *,
+        http_client: httpx2.Client | None = None,
+        headers: Mapping[str, str] = {},
+        verify: Any = True,
+        proxy: str | None = None,
+    ) -> None:
+        self.server, self.timeouts = server, timeouts
+        self._given = http_client is not None
+        # A proxy of the environment is not for this machine or a private network, and nobody set it for them.
+        self._client = http_client or httpx2.Client(
+            verify=verify, proxy=proxy, trust_env=proxy is None and not server.near
+        )
+        key = {"authorization": f"Bearer {server.key}"} if server.key else {}
+        given = {name.lower(): value for name, value in headers.items()}
+        self._headers = {**key, **given, "content-type": "application/json"}
+
+    def close(self) -> None:
+        if not self._given:
+            self._client.close()
+
+    def send(self, wish: Send) -> Answer | SyncStream:
+        timeouts = self.timeouts
+        left = wish.deadline - time.monotonic()
+        if left <= 0:
+            raise TimedOut(which="total", seconds=timeouts.total)
+        first = min(timeouts.first_token or math.inf, left)
+        limit = httpx2.Timeout(
+            connect=_or_none(min(timeouts.connect or math.inf, left)),
+            read=_or_none(first),
+            write=None,
+            pool=None,
+        )
+        request = self._client.build_request(
+            wish.method,
+            self.server.url + wish.path,
+            content=wish.body,
+            headers={"x-request-id": wish.request_id, **self._headers} if wish.request_id else self._headers,
+            timeout=limit,
+        )
+        which = "total" if left < (timeouts.first_token or math.inf) else "first_token"
+        with _errors(timeouts, which=which):
+            response = self._client.send(request, stream=True)
+            if wish.stream and response.status_code == 200:
+                return SyncStream(response, wish, timeouts)
+            try:
+                return Answer(response.status_code, _headers(response), response.read())
+            finally:
+                response.close()
+
+
+def drive(flow: Flow[T], sender: SyncSending) -> T:
+    """What the flow returns. Raises what it raises."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            wish = flow.send(value) if error is None else flow.throw(error)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        value, error = None, None
+        try:
+            value = _granted(wish, sender)
+        except Exception as failed:  # the flow decides what becomes of it
+            error = failed
+
+
+def _granted(wish: Wish, sender: SyncSending) -> Any:
+    match wish:
+        case Send():
+            from portico.client.replayed import send  # which knows both drivers
+
+            return send(sender, wish)
+        case Delay(seconds):
+            time.sleep(seconds)
+        case Call(function, arguments):
+            made = function(**arguments)
+            return _result_of(made) if inspect.isawaitable(made) else made
+        case Together(flows, at_once):
+            if len(flows) == 1:
+                return [drive(flows[0], sender)]
+            with ThreadPoolExecutor(min(at_once, len(flows) or 1)) as pool:
+                # Each in a copy of the context: a recording that goes on here goes on there.
+                made = [pool.submit(copy_context().run, drive, each, sender) for each in flows]
+                return [each.result() for each in made]
+        case Once():
+            return _once(wish, sender)
+    return None
+
+
+def _once(wish: Once, sender: SyncSending) -> Any:
+    while True:
+        with wish.gate.lock:
+            running: Future[Any] | None = wish.gate.running
+            if mine := running is None:
+                running = wish.gate.running = Future()
+        assert running is not None
+        if not mine:
+            try:
+                return running.result()
+            except CancelledError:  # the thread that asked was interrupted: ask in its place
+                continue
+        try:
+            value = drive(wish.begin(), sender)
+        except Exception as error:
+            running.set_exception(error)
+            raise
+        except BaseException:
+            running.cancel()
+            raise
+        finally:
+            wish.gate.running = None
+        running.set_result(value)
+        return value
+
+
+def _result_of(made: Any) -> Any:
+    """In a loop of its own; where one runs in this thread, as in a notebook, in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_awaited(made))
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, asyncio.run, _awaited(made)).result()
+
+
+async def _awaited(made: Any) -> Any:
+    return await made
+
+
+class _errors:
+    """httpx2's errors as ours."""
+
+    def __init__(self, timeouts: Timeouts, *, which: str) -> None:
+        self._timeouts, self._which = timeouts, which
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, httpx2.TransportError):
+            raise told(error, self._timeouts, which=self._which) from error
+
+
+def told(error: httpx2.TransportError, timeouts: Timeouts, *, which: str) -> ClientError:
+    if isinstance(error, httpx2.ConnectTimeout):
+        return TimedOut(which="connect", seconds=timeouts.connect)
+    if isinstance(error, httpx2.TimeoutException):
+        return TimedOut(which=which, seconds=getattr(timeouts, which))
+    if isinstance(error, httpx2.ConnectError):
+        text = str(error)
+        if "certificate" in text.lower() or "ssl" in text.lower():
+            return NotTrusted(f"There is no secure connection: {text}. A private CA is named by verify=.")
+        return NotRunning()
+    if isinstance(error, httpx2.ProxyError):
+        return NotTrusted(f"The proxy does not let us through: {error}.")
+    return CutOff()
+
+
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _or_none(seconds: float) -> float | None:
+    return None if seconds == math.inf else seconds

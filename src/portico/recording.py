@@ -1,0 +1,214 @@
+"""Every effect of a run, written down and replayed: what a model answered, what a clock, a tool or a person said.
+
+    with record("run.jsonl"):        # whatever uses a client inside, sync, async, streamed, in parallel
+        ...
+    with replay("run.jsonl"):        # the same again: no connection is made, every byte is equal
+        ...
+
+The file is append-only, one effect a line, whole or not there. What is asked is found again by its content: the n-th request
+of the same content gets the n-th answer, whatever runs beside it. One that was not recorded raises ReplayDiffers, with the
+nearest recorded one and the difference. Keys and headers of requests are never written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import threading
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from portico.errors import InUse, ReplayDiffers
+
+T = TypeVar("T")
+_NEAR = 200
+"""Lines of a difference that are shown."""
+
+
+class Recorder:
+    """Owns the file of a run that is recorded. Threads and tasks may share it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = path.open("wb")
+        self._lock = threading.Lock()
+        self._asked = 0
+
+    def asked(self) -> int:
+        """The number of an effect that begins now. Effects are written when they have ended, and found again in the order
+        in which they began."""
+        with self._lock:
+            self._asked += 1
+            return self._asked
+
+    def keep(self, number: int, kind: str, request: Any, response: Any) -> None:
+        line = json.dumps(
+            {"number": number, "kind": kind, "request": request, "response": response},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        with self._lock:
+            if self._file.closed:
+                return  # of a task that outlived its run
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+class Player:
+    """Owns what is left of a recording that is replayed."""
+
+    def __init__(self, path: Path) -> None:
+        found: list[dict[str, Any]] = []
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break  # the run was killed while it wrote
+            found.append(json.loads(line))
+        found.sort(key=lambda effect: int(effect["number"]))
+        self._left: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        for effect in found:
+            self._left[_digest(effect["kind"], effect["request"])].append(effect)
+        self._path, self._lock = path, threading.Lock()
+
+    def answer(self, kind: str, request: Any) -> Any:
+        """What was recorded for this request. Raises ReplayDiffers."""
+        with self._lock:
+            if same := self._left.get(_digest(kind, request)):
+                return same.popleft()["response"]
+            raise ReplayDiffers(self._difference(kind, request))
+
+    @property
+    def left(self) -> int:
+        """Effects that were recorded and not asked for yet."""
+        return sum(map(len, self._left.values()))
+
+    def _difference(self, kind: str, request: Any) -> str:
+        others = [effect for same in self._left.values() for effect in same if effect["kind"] == kind]
+        if not others:
+            return f"{self._path} has no further {kind} effect; this one was not recorded: {_shown(request)[:500]}"
+        mine = _shown(request)
+        nearest = max(
+            others,
+            key=lambda effect: difflib.SequenceMatcher(None, _shown(effect["request"]), mine).quick_ratio(),
+        )
+        lines = difflib.unified_diff(
+            _shown(nearest["request"]).splitlines(),
+            mine.splitlines(),
+            f"recorded as effect {nearest['number']}",
+            "asked now",
+            lineterm="",
+            n=1,
+        )
+        told = (
+            "\n".join(list(lines)[:_NEAR]) or "it is the same, and was asked more often than it was recorded"
+        )
+        return f"{self._path} has no such {kind} effect. The nearest:\n{told}"
+
+
+Journal = Recorder | Player
+_current: ContextVar[Journal | None] = ContextVar("recording", default=None)
+_everywhere: list[Journal] = []
+"""Those that hold in every thread and task; the innermost is the last."""
+
+
+_active: dict[Journal, int] = {}
+"""Those that go on, with the thread that began each."""
+
+
+def current() -> Journal | None:
+    """The recording or the replay that goes on here.
+
+    1. That of this context: of the `with` around it, and of the tasks begun in it; else one that holds everywhere. 2. Another task of the thread that began one
+    has nothing to do with it. 3. A thread does not inherit a context: it belongs to the one that goes on. Raises InUse in a
+    thread that may belong to several.
+    """
+    journal = _current.get()
+    if journal is None and _everywhere:
+        return _everywhere[-1]
+    if journal is not None or not _active:  # (1)
+        return journal
+    here = threading.get_ident()
+    others = [each for each, thread in list(_active.items()) if thread != here]  # (2)
+    if len(others) > 1:
+        raise InUse(
+            "Several recordings go on, and this thread belongs to none: begin it in a copy of the context "
+            "(contextvars.copy_context().run)."
+        )
+    return others[0] if others else None  # (3)
+
+
+@contextlib.contextmanager
+def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
+    token = _current.set(journal)
+    _active[journal] = threading.get_ident()
+    if everywhere:
+        _everywhere.append(journal)
+    try:
+        yield
+    finally:
+        if everywhere:
+            _everywhere.remove(journal)
+        del _active[journal]
+        _current.reset(token)
+
+
+@contextlib.contextmanager
+def record(path: str | Path, *, everywhere: bool = False) -> Iterator[Recorder]:
+    """Everything inside is written to `path`, which is begun anew. `everywhere`: also what other tasks do that were begun
+    outside, as those of a test whose fixture records."""
+    recorder = Recorder(Path(path))
+    with contextlib.closing(recorder), _going_on(recorder, everywhere):
+        yield recorder
+
+
+@contextlib.contextmanager
+def replay(path: str | Path, *, everywhere: bool = False) -> Iterator[Player]:
+    """Everything inside is answered from `path`; `everywhere` as in `record`."""
+    player = Player(Path(path))
+    with _going_on(player, everywhere):
+        yield player
+
+
+def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
+    """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked."""
+    journal = current()
+    if journal is None:
+        return do()
+    if isinstance(journal, Player):
+        return journal.answer(kind, request)  # type: ignore[no-any-return]
+    number = journal.asked()
+    value = do()
+    journal.keep(number, kind, request, value)
+    return value
+
+
+async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
+    """The same for what is awaited."""
+    journal = current()
+    if journal is None:
+        return await do()
+    if isinstance(journal, Player):
+        return journal.answer(kind, request)  # type: ignore[no-any-return]
+    number = journal.asked()
+    value = await do()
+    journal.keep(number, kind, request, value)
+    return value
+
+
+def _digest(kind: str, request: Any) -> str:
+    canonical = json.dumps([kind, request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _shown(request: Any) -> str:
+    return json.dumps(request, sort_keys=True, ensure_ascii=False, indent=1)
