@@ -250,13 +250,18 @@ class Exchange:
     # What Portico's own application does instead, with `body_now`, where it need not wait: it finds this in
     # `extensions["portico.exchange"]`.
 
-    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
-        """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly."""
+    def answer_now(self, status: int, lines: bytes, body: bytes) -> bool:
+        """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly. `lines`:
+        the head's, but for those that frame the body."""
         if self._started or self.disconnected or self.response_complete or self._flow.write_paused:
             return False
-        self._head = self._build_head(status, headers)
         self._started = True
-        self._write(body, True)
+        if status != 204:  # RFC 9110, 8.6: a 204 has no content-length
+            lines = b"%bcontent-length: %d\r\n" % (lines, len(body))
+        head = self._framed(status, lines, framed=True)
+        self._written = True
+        self._transport.write(head if self._bodiless else head + body)
+        self._complete()
         return True
 
     def write_now(self, data: bytes) -> bool:
@@ -271,7 +276,7 @@ class Exchange:
         return not self._flow.write_paused
 
     def _build_head(self, status: int, headers: Headers) -> bytes:
-        lines = [STATUS_LINE[status], self.connection.gate.lines]
+        lines = []
         framed = False
         for name, value in headers:
             name = name.lower()
@@ -284,24 +289,27 @@ class Exchange:
                 elif name == b"transfer-encoding":
                     continue  # framing is decided below
             lines.append(b"%b: %b\r\n" % (name, value))
+        joined = b"".join(lines)
+        # A line break inside a value would let it write headers and bodies of its own.
+        if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines):
+            raise RuntimeError("A header of the answer has a line break in its value.")
+        return self._framed(status, joined, framed=framed)
+
+    def _framed(self, status: int, lines: bytes, *, framed: bool) -> bytes:
+        """The head. `framed`: the length of the body is among `lines`."""
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self._bodiless = True
         elif not framed:
             # HTTP/1.0 does not know chunks: there the end of the connection is the end of the answer.
             self._chunked = self.scope["http_version"] == "1.1"
             if self._chunked:
-                lines.append(b"transfer-encoding: chunked\r\n")
+                lines += b"transfer-encoding: chunked\r\n"
         # Without "100 Continue" nobody knows whether the body still comes: what follows cannot be read.
         if self.awaits_continue and self.more_body:
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        # A line break inside a value would let it write headers and bodies of its own. The gate's lines are two.
-        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
-            raise RuntimeError("A header of the answer has a line break in its value.")
-        return head
+            lines += b"connection: close\r\n"
+        return b"%b%b%b\r\n" % (STATUS_LINE[status], self.connection.gate.lines, lines)
 
     def _write(self, body: bytes, last: bool) -> None:
         if self._chunked:
@@ -320,8 +328,11 @@ class Exchange:
             self._transport.write(data)
             self._head, self._written = b"", True
         if last:
-            self.response_complete = True
-            self._parts.clear()  # what the application did not ask for
-            self.hangup.settle()
-            self._wake()
-            self.connection.answered(self)
+            self._complete()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self._parts.clear()  # what the application did not ask for
+        self.hangup.settle()
+        self._wake()
+        self.connection.answered(self)
