@@ -125,20 +125,15 @@ async def relay(
 
     Raises the engine's error, read, as long as nothing has been answered.
     """
-    if replica.turns is None:
-        return await _relay(request, replica, path, body, stream=stream, usage=usage)
-    async with replica.turns:
-        await _relay(request, replica, path, body, stream=stream, usage=usage)
-
-
-async def _relay(
-    request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool
-) -> None:
+    turns = replica.turns
+    if turns is not None:
+        await turns.acquire()
+    reply: Reply | None = None
     try:
-        reply = await replica.upstream.request("POST", path, body)
-    except (UpstreamClosed, UpstreamUnreachable) as error:
-        raise await obituary(replica, error) from error
-    try:
+        try:
+            reply = await replica.upstream.request("POST", path, body)
+        except (UpstreamClosed, UpstreamUnreachable) as error:
+            raise await obituary(replica, error) from error
         if reply.status != 200:
             raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
         if stream:
@@ -146,7 +141,10 @@ async def _relay(
         else:
             await _whole(request, replica, reply)
     finally:
-        reply.close()
+        if reply is not None:
+            reply.close()
+        if turns is not None:
+            turns.release()
 
 
 async def _whole(request: Request, replica: Replica, reply: Reply) -> None:
