@@ -28,7 +28,10 @@ class HungUp(Exception):
 
 
 class Exchange(Protocol):
-    """What our own listener can do besides ASGI: read and write at once, where nothing has to be waited for."""
+    """What our own listener can do besides ASGI: read and write at once, where nothing has to be waited for. `headers`
+    are the request's, by name; of several the last."""
+
+    headers: dict[bytes, bytes]
 
     def body_now(self) -> bytes | None:
         """None: not the whole body is there, `receive` must be used."""
@@ -88,7 +91,6 @@ class Request:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.params: dict[str, str] = {}
         self.extra: list[tuple[bytes, bytes]] = []
         self.marks: Callable[[Account], tuple[bytes, int]] | None = None
@@ -103,6 +105,8 @@ class Request:
         self._receive, self._send, self._loop = receive, send, loop
         self._extensions: Mapping[str, Any] = scope.get("extensions") or {}
         self._exchange: Exchange | None = self._extensions.get("portico.exchange")
+        exchange = self._exchange
+        self.headers = dict(scope["headers"]) if exchange is None else exchange.headers
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -88,12 +88,14 @@ class Exchange:
         "_parts",
         "_started",
         "_taken_whole",
+        "_task",
         "_transport",
         "_written",
         "awaits_continue",
         "connection",
         "disconnected",
         "hangup",
+        "headers",
         "held",
         "keep_alive",
         "more_body",
@@ -107,14 +109,16 @@ class Exchange:
         connection: GuardedProtocol,
         scope: dict[str, Any],
         hangup: Hangup,
+        headers: dict[bytes, bytes],
         *,
         keep_alive: bool,
         awaits_continue: bool,
     ) -> None:
-        self.connection, self.scope, self.hangup = connection, scope, hangup
+        self.connection, self.scope, self.hangup, self.headers = connection, scope, hangup, headers
         self._transport, self._flow = connection.transport, connection.flow
         self.keep_alive, self.awaits_continue = keep_alive, awaits_continue
         self.disconnected = False
+        self._task: asyncio.Task[None] | None = None
         # the request
         self.more_body = True  # the body is not whole yet
         self.taken = self.held = 0  # bytes of body received, and of these not yet given to the application
@@ -134,8 +138,12 @@ class Exchange:
 
     # ---- what the connection does with it
 
-    async def run(self, app: App) -> None:
-        """Runs the application and answers in its place where it does not."""
+    def begin(self, app: App) -> asyncio.Task[None]:
+        """Runs the application in a task, and answers in its place where it does not."""
+        self._task = task = self.connection.loop.create_task(self._run(app))
+        return task
+
+    async def _run(self, app: App) -> None:
         extensions = self.scope["extensions"]
         extensions["portico.exchange"] = self
         try:
@@ -155,8 +163,10 @@ class Exchange:
                 log.error("%s %s ended without a complete answer.", self.scope["method"], self.path)
                 self._fail(PorticoError("The server gave no answer to this request."))
         finally:
-            # Else scope and exchange would hold each other until a collection.
+            # Else scope and exchange would hold each other until a collection, and so would task and exchange.
             del extensions["portico.exchange"]
+            task, self._task = self._task, None
+            self.connection.gate.ended(task)
 
     def _fail(self, error: PorticoError) -> None:
         if self.response_complete or self.disconnected:
@@ -172,11 +182,13 @@ class Exchange:
         """A stretch of the request's body has arrived."""
         self._parts.append(body)
         self.held += len(body)
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def end_body(self) -> None:
         self.more_body = False
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def fail_body(self, error: PorticoError) -> None:
         """The rest of the request's body will not come: `receive` raises `error`."""
