@@ -53,7 +53,6 @@ class Gateway:
             scope, receive, send = said.scope, said.receive, said.send
         request = Request(scope, receive, send, self._loop)
         request.tag = self._tag(request)  # (1)
-        request.extra.append((b"x-request-id", request.tag.encode()))
         self.meters.in_flight += 1
         traced = self._trace(request)
         note = ""

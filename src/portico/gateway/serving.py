@@ -245,9 +245,7 @@ def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
     request.marks = _marks
 
 
-_MARKS = (
-    b"x-portico-replica: %b\r\nx-portico-queue-ms: %.1f\r\nx-portico-attempts: %d\r\nx-portico-overhead-ms: %.2f\r\n"
-)
+_MARKS = b"x-portico-replica: %b\r\nx-portico-queue-ms: %.1f\r\nx-portico-attempts: %d\r\nx-portico-overhead-ms: %.2f\r\n"
 
 
 def _marks(account: Account) -> tuple[bytes, int]:

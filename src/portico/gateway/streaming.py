@@ -31,7 +31,7 @@ async def stream(
     """Writes all events and then what `end` gives. Whatever breaks after the first byte becomes an error
     in the stream, as the dialect has it; before the first byte it is raised, for an honest status."""
     account = request.account
-    write = request.write_now
+    write, word = request.write_now, writer.write
     count = 0
 
     def arrived() -> None:  # not with every chunk: reading the clock is a part of what one costs
@@ -47,12 +47,12 @@ async def stream(
                 account.usage = event.usage
             elif type(event) is Finished:
                 account.finish = event.finish_reason
-            out.append(writer.write(event))
+            out.append(word(event))
         return out[0] if len(out) == 1 else b"".join(out)
 
     def passed(batch: Sequence[Event]) -> bool:
         chunk = written(batch)
-        return write(chunk) if chunk and write is not None else True
+        return not chunk or write(chunk)  # type: ignore[misc]
 
     try:
         batch = await events.batch()

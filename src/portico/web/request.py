@@ -50,8 +50,8 @@ class Exchange(Protocol):
 class Request:
     """One request and its answer, for as long as it takes.
 
-    Owned by the task that handles it. `tag` is the request's id, `extra` are headers every answer carries
-    (the id's and CORS's). `gone` turns true when the caller hangs up, which also cancels the task; it is cancelled
+    Owned by the task that handles it. `tag` is the request's id, which every answer carries, and so do the headers in
+    `extra` (CORS's). `gone` turns true when the caller hangs up, which also cancels the task; it is cancelled
     too when it takes too long, and when the server stops: `cut_by` then says why.
     """
 
@@ -106,7 +106,7 @@ class Request:
         self._extensions: Mapping[str, Any] = scope.get("extensions") or {}
         self._exchange: Exchange | None = self._extensions.get("portico.exchange")
         exchange = self._exchange
-        self.headers = dict(scope["headers"]) if exchange is None else exchange.headers
+        self.headers: dict[bytes, bytes] = dict(scope["headers"]) if exchange is None else exchange.headers
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -218,10 +218,11 @@ class Request:
 
     def _lines(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head's lines, without those that frame the body."""
-        pairs = [*self.extra, *headers]
+        lines, count = b"x-request-id: %b\r\n" % self.tag.encode(), 1
         if content_type:
-            pairs.append((b"content-type", content_type))
-        lines, count = b"".join([b"%b: %b\r\n" % pair for pair in pairs]), len(pairs)
+            lines, count = b"%bcontent-type: %b\r\n" % (lines, content_type), 2
+        for pair in (*self.extra, *headers):
+            lines, count = b"%b%b: %b\r\n" % (lines, *pair), count + 1
         if self.marks is not None:
             marks, more = self.marks(self.account)
             lines, count = lines + marks, count + more

@@ -164,10 +164,8 @@ class Reply:
         return size
 
     def _take(self) -> bytes:
-        pieces = self._pieces
+        pieces, self._pieces, self._size = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._size = 0
         connection = self._connection
         if connection.paused and not self.complete:
             connection.resume()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 from collections import deque
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -254,7 +255,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self.refusal is not None:
             self.transport.write(self.refusal)
             self._leave(linger=True)
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     def answer_error(self, error: PorticoError, exchange: Exchange) -> None:
@@ -347,6 +348,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._leave(linger=self.cycle is not None and self.cycle.more_body)
 
 
+@lru_cache(maxsize=256)
 def _target(url: bytes) -> tuple[str, bytes, bytes]:
     """(path, raw path, query) of a request's target; the path is empty if there is none in it."""
     if not url.startswith(b"/") or b"#" in url:

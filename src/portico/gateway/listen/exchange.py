@@ -165,8 +165,9 @@ class Exchange:
         finally:
             # Else scope and exchange would hold each other until a collection, and so would task and exchange.
             del extensions["portico.exchange"]
-            task, self._task = self._task, None
-            self.connection.gate.ended(task)
+            if self._task is not None:
+                self.connection.gate.ended(self._task)
+                self._task = None
 
     def _fail(self, error: PorticoError) -> None:
         if self.response_complete or self.disconnected:
@@ -217,7 +218,8 @@ class Exchange:
             return None
         if self.disconnected or self.response_complete:
             return None
-        self._flow.resume_reading()
+        if self._flow.read_paused:
+            self._flow.resume_reading()
         return self._take()
 
     async def receive(self) -> Message:
@@ -346,5 +348,6 @@ class Exchange:
         self.response_complete = True
         self._parts.clear()  # what the application did not ask for
         self.hangup.settle()
-        self._wake()
+        if self._news is not None:
+            self._news.set()
         self.connection.answered(self)
