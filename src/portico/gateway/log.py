@@ -223,16 +223,15 @@ def _as_text(ended: Ended, clock: str) -> bytes:
         what = f"{account.route.rpartition('/')[2] or account.route} {account.model.removesuffix(':latest')}"
     else:
         what = f"{ended.method} {ended.path}"
-    line = f"{clock} {ended.status} {ended.tag} {what} "
+    tokens = first = ""
     if usage is not None:
         cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-        line += f" {usage.input_tokens} in{cached}  {usage.output_tokens} out "
+        tokens = f"  {usage.input_tokens} in{cached}  {usage.output_tokens} out"
     if account.first:
-        line += f" first {seconds((account.first - account.started) / 1e9)} "
-    line += f" {seconds(ended.took / 1e9)}"
-    if ended.note:
-        line += f"  {ended.note}"
-    return _line(line)
+        first = f"  first {seconds((account.first - account.started) / 1e9)}"
+    note = f"  {ended.note}" if ended.note else ""
+    took = seconds(ended.took / 1e9)
+    return _line(f"{clock} {ended.status} {ended.tag} {what}{tokens}{first}  {took}{note}")
 
 
 def _line(text: str) -> bytes:
