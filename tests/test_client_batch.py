@@ -203,9 +203,11 @@ def test_a_server_that_is_gone_ends_the_run_and_loses_nothing(both: Both, tmp_pa
     out = tmp_path / "out.jsonl"
     with ScriptedUpstream() as first:
         both.run(first.url, rows(5), journal=out)
+    told: list[Progress] = []
     with pytest.raises(NotRunning):
-        both.run(first.url, rows(9), journal=out, model="mock-model")
-    assert len(lines(out)) == 5 and not (tmp_path / "out.errors.jsonl").exists()
+        both.run(first.url, rows(9), journal=out, model="mock-model", on_progress=told.append)
+    assert told[-1].done == 5 == len(lines(out))
+    assert told[-1].in_flight == 0 and not (tmp_path / "out.errors.jsonl").exists()
 
 
 def test_a_key_that_is_refused_ends_the_run(both: Both, upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -307,25 +309,74 @@ def test_a_line_that_was_cut_is_thrown_away(tmp_path_factory: pytest.TempPathFac
     last.close()
 
 
-@given(st.lists(st.booleans()), st.integers(min_value=1, max_value=64))
-def test_the_pace_stays_within_its_bounds(answers: list[bool], most: int) -> None:
-    pace = Pace(most)
-    for well in answers:
-        before = pace.now
-        pace.answered() if well else pace.busy(pace.sent())
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(min_value=0, max_value=10))),
+    st.integers(min_value=1, max_value=64),
+)
+def test_the_pace_stays_within_its_bounds(answers: list[tuple[bool, float]], most: int) -> None:
+    now = 0.0
+    pace = Pace(most, lambda: now)
+    for well, seconds in answers:
+        before, sent = pace.now, pace.sent()
+        now += seconds
+        pace.answered() if well else pace.busy(sent)
         assert 1 <= pace.now <= most
-        assert pace.now <= before + 1 if well else pace.now == max(1, before // 2)
+        assert pace.now <= 2 * before if well else pace.now == max(1, before // 2)
+
+
+def paced(pace: Pace, clock: list[float], *, slots: int, queue: int, rounds: int) -> list[int]:
+    """How many are in flight after each answer of a server that works on `slots` rows at a time, each a second long (more or less),
+    lets `queue` wait, and refuses others."""
+    drawn = random.Random(3)
+    working: list[tuple[float, int]] = []  # when each ends
+    waiting: list[int] = []
+    widths = []
+    for _ in range(rounds):
+        while len(working) + len(waiting) < pace.now:
+            sent = pace.sent()
+            if len(working) < slots:
+                working.append((clock[0] + drawn.uniform(0.7, 1.3), sent))
+            elif len(waiting) < queue:
+                waiting.append(sent)
+            else:
+                pace.busy(sent)
+        working.sort()
+        clock[0], _ = working.pop(0)
+        if waiting:
+            working.append((clock[0] + drawn.uniform(0.7, 1.3), waiting.pop(0)))
+        pace.answered()
+        widths.append(pace.now)
+    return widths
+
+
+@pytest.mark.parametrize(
+    ("slots", "queue", "least", "most"),
+    [
+        (1000, 1000, 64, 64),
+        (16, 1000, 16, 32),
+        (4, 1000, 4, 8),
+        (1, 1000, 4, 8),
+        (24, 0, 12, 25),
+        (2, 1, 1, 3),
+    ],
+)
+def test_the_pace_follows_the_server(slots: int, queue: int, least: int, most: int) -> None:
+    """It keeps a server busy, and does not fill its queue; what is in flight beyond that is tried from time to time."""
+    clock = [0.0]
+    pace = Pace(64, lambda: clock[0])
+    widths = paced(pace, clock, slots=slots, queue=queue, rounds=4000)[500:]
+    within = sum(least <= width <= most for width in widths) / len(widths)
+    assert within > 0.85, Counter(widths)
 
 
 def test_many_who_hear_of_one_crowd_slow_down_once() -> None:
-    pace = Pace(64)
-    for _ in range(3000):
-        pace.answered()
-    assert pace.now == 64
+    pace = Pace(4)
     sent = pace.sent()
-    for _ in range(64):
+    for _ in range(4):
         pace.busy(sent)
-    assert pace.now == 32
+    assert pace.now == 2
+    pace.busy(pace.sent())
+    assert pace.now == 1
 
 
 # ---- rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from portico.client.client import Client
 from portico.client.functions import Function
 from portico.client.rounds import Run, Step
 from portico.client.settings import Retry
-from portico.errors import InvalidRequest, NotSupported, WrongAnswer
+from portico.errors import InvalidRequest, NotSupported, ReplayDiffers, WrongAnswer
 from scripted_answers import CHAT, chat_result, reply
 from scripted_upstream import ScriptedUpstream
 
@@ -202,7 +203,7 @@ def test_limits(both: Both, upstream: ScriptedUpstream) -> None:
     assert run.stopped == "tokens" and len(upstream.requests(CHAT)) == 2, "10 tokens a round"
 
 
-def test_a_call_can_be_refused(both: Both, upstream: ScriptedUpstream) -> None:
+def test_a_call_can_be_refused(both: Both, upstream: ScriptedUpstream, tmp_path: Path) -> None:
     made: list[str] = []
 
     def remove(path: str) -> str:
@@ -215,10 +216,48 @@ def test_a_call_can_be_refused(both: Both, upstream: ScriptedUpstream) -> None:
 
     paths = [("remove", {"path": path}) for path in "abc"]
     upstream.script(CHAT, calls(*paths), says("One is gone."))
-    run = both.run(tools=[remove], allow=allow)
+    with recording.record(tmp_path / "run.jsonl"):
+        run = both.run(tools=[remove], allow=allow)
+    with recording.replay(tmp_path / "run.jsonl"):
+        assert both.run(tools=[remove], allow=lambda name, arguments: 1 / 0).steps == run.steps
     assert made == ["a"]
     assert told(upstream) == ["removed", "Refused: it was not allowed.", "Refused: not that one."]
     assert [step.refused for step in run.steps] == [False, True, True]
+
+
+def test_a_person_is_asked_about_one_call_at_a_time(both: Both, upstream: ScriptedUpstream) -> None:
+    asking = threading.Lock()
+    asked: list[str] = []
+
+    def allow(name: str, arguments: dict[str, Any]) -> bool:
+        assert asking.acquire(blocking=False), "two questions at once"
+        time.sleep(0.01)
+        asked.append(arguments["city"])
+        asking.release()
+        return True
+
+    cities = [f"City {at}" for at in range(8)]
+    upstream.script(CHAT, calls(*[("get_weather", {"city": city}) for city in cities]), says("Done."))
+    run = both.run(tools=[get_weather], allow=allow)
+    assert asked == cities and not any(step.failed for step in run.steps)
+
+
+def test_a_tool_that_replays_something_else_ends_it(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """Not told to the model: it is the replay that is wrong."""
+
+    def tick(text: str) -> int:
+        return recording.effect("clock", text, lambda: 1)
+
+    recording_of = tmp_path / "run.jsonl"
+    upstream.script(CHAT, calls(("tick", {"text": "a"}), ("tick", {"text": "b"})), says("Done."))
+    with recording.record(recording_of):
+        both.run(tools=[tick])
+    kept = [line for line in recording_of.read_text().splitlines() if '"kind":"tool"' not in line]
+    recording_of.write_text("\n".join(kept) + "\n")
+    with recording.replay(recording_of), pytest.raises(ReplayDiffers, match="no further tool effect"):
+        both.run(tools=[tick])
 
 
 def test_a_callback_that_raises_ends_it(both: Both, upstream: ScriptedUpstream) -> None:
@@ -226,7 +265,7 @@ def test_a_callback_that_raises_ends_it(both: Both, upstream: ScriptedUpstream) 
         raise ZeroDivisionError
 
     upstream.script(CHAT, calls(("get_weather", {"city": "Rome"})))
-    with pytest.raises((ZeroDivisionError, ExceptionGroup)):
+    with pytest.raises(ZeroDivisionError):
         both.run(tools=[get_weather], allow=allow)
 
 

@@ -56,7 +56,8 @@ def is_gone(folder: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Its URL, and the folder in which it leaves its marks."""
     folder = tmp_path_factory.mktemp("http")
     command = [sys.executable, SERVER, str(folder), "http"]
     env = plain_environment(folder)
@@ -65,7 +66,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = int(child.stdout.readline())
         url = f"http://127.0.0.1:{port}/mcp"
         wait_until(lambda: _answers(url), seconds=30, what="the MCP server listens")
-        yield url
+        yield url, folder
         child.terminate()
 
 
@@ -99,11 +100,14 @@ def test_over_stdio(both: Both, upstream: ScriptedUpstream, tmp_path: Path) -> N
     assert is_gone(tmp_path), "it has ended with the run"
 
 
-def test_over_http(both: Both, upstream: ScriptedUpstream, http: str) -> None:
+def test_over_http(
+    both: Both, upstream: ScriptedUpstream, http: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # not for this machine
     upstream.script(
         CHAT, calls(("add", {"a": 1, "b": 2}), ("get_weather", {"city": "Oslo"})), says("3, sunny.")
     )
-    run = both.run(tools=[McpServer(http, only=["add", "get_weather"])])
+    run = both.run(tools=[McpServer(http[0], only=["add", "get_weather"])])
     assert run.text == "3, sunny." and told(upstream) == ["3", "It is sunny in Oslo."]
     assert [each["function"]["name"] for each in upstream.last(CHAT)["tools"]] == ["get_weather", "add"]
 
@@ -210,6 +214,29 @@ print("ready", flush=True)
 if sys.argv[3] == "wait":
     time.sleep(60)
 """
+
+
+def test_cancelling_over_http(upstream: ScriptedUpstream, http: tuple[str, Path]) -> None:
+    """It is over at once, and the server answers others."""
+    upstream.script(CHAT, calls(("slow", {})))
+
+    url, folder = http
+
+    async def work() -> None:
+        async with AsyncClient(upstream.url, model="m") as client, McpServer(url) as tools:
+            task = asyncio.create_task(client.run("Go on", tools=[tools]))
+            await asyncio.to_thread(
+                wait_until, (folder / "began").exists, seconds=30, what="the call has begun"
+            )
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            upstream.script(CHAT, calls(("add", {"a": 1, "b": 2})), says("3"))
+            assert (await client.run("Go on", tools=[tools])).steps[0].outcome == "3"
+
+    began = time.monotonic()
+    asyncio.run(work())
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("how", ["leave", "wait"])

@@ -47,6 +47,11 @@ from portico.errors import (
 
 P = TypeVar("P")
 AT_ONCE = 32
+FIRST = 4
+WORTH_IT = 1.3
+"""Times as many rows a second for twice as many in flight: less is noise, or a queue."""
+REST = 16
+"""Rounds after which it is tried again whether more in flight are more a second."""
 BUSY_TURNS = 10
 """How often a row waits for a busy server, each time longer, before it fails."""
 LONGEST_WAIT = 60.0
@@ -100,29 +105,50 @@ class Done(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
 
 
 class Pace:
-    """How many rows are in flight: one more as long as the server keeps up, half as many when it says it is busy. Threads
-    share it."""
+    """How many rows are in flight. Threads share it. A round is twice as many answers as may be in flight.
 
-    def __init__(self, most: int) -> None:
-        self.most, self.now = most, min(4, most)
-        self._answered = self._slowed = 0
-        self._lock = threading.Lock()
+    1. The server says that it is busy: half as many, and from now on one more with each round. 2. It has never said so: twice as
+    many with each round that answers more rows a second than the narrower one did. 3. One that does not only lets rows wait there,
+    and whoever else asks the server behind them: as few as before, for a while.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.most, self.now = most, min(FIRST, most)
+        self._clock, self._lock = clock, threading.Lock()
+        self._answered = self._slowed = self._resting = 0
+        self._began: float | None = None
+        self._narrower: tuple[int, float] | None = None
+        """How many there were before, and their rows a second."""
 
     def sent(self) -> int:
         """What `busy` is told of a request that goes out now."""
+        if self._began is None:
+            self._began = self._clock()
         return self._slowed
 
     def answered(self) -> None:
         with self._lock:
             self._answered += 1
-            if self._answered >= self.now and self.now < self.most:
-                self.now, self._answered = self.now + 1, 0
+            if self._answered < 2 * self.now or self._began is None:
+                return
+            now = self._clock()
+            rate = self._answered / max(now - self._began, 1e-9)
+            self._answered, self._began = 0, now
+            if self._slowed:  # (1)
+                self.now = min(self.most, self.now + 1)
+            elif self._resting:
+                self._resting -= 1
+            elif self._narrower is None or rate > self._narrower[1] * WORTH_IT:  # (2)
+                self._narrower = self.now, rate
+                self.now = min(self.most, 2 * self.now)
+            else:  # (3)
+                self.now, self._narrower, self._resting = self._narrower[0], None, REST
 
     def busy(self, sent: int) -> None:
         """Many in flight hear it at once: those that went out before it was slowed down slow it down no further."""
         with self._lock:
             if sent == self._slowed:
-                self.now, self._answered = max(1, self.now // 2), 0
+                self.now, self._answered, self._began = max(1, self.now // 2), 0, self._clock()
                 self._slowed += 1
 
 
@@ -143,7 +169,7 @@ class Batch:
         self._journal, self._flows = journal, flows
         self.pace = Pace(at_once)
         self._on_progress = on_progress
-        self._tokens = self._here = self._in_flight = 0
+        self._tokens = self._here = self._in_flight = self._left = 0
         self._ended: ClientError | None = None
         self._stopped = False
         self._began = time.monotonic()
@@ -176,6 +202,7 @@ class Batch:
         """Those that are rows' ends, once they are on the disk."""
         self._in_flight -= len(outcomes)
         ended = [outcome for outcome in outcomes if outcome is not None]
+        self._left += len(outcomes) - len(ended)
         self._journal.add(ended)
         self._here += len(ended)
         for outcome in ended:
@@ -192,7 +219,7 @@ class Batch:
             raise self._ended
 
     def progress(self) -> Progress:
-        left = len(self._queue) + self._in_flight
+        left = len(self._queue) + self._in_flight + self._left
         failed = sum(name in self.rows for name in self._journal.failed)
         return Progress(
             done=len(self.rows) - left,

@@ -34,8 +34,8 @@ Mode = Literal["auto", "native", "schema"]
 Stopped = Literal["finished", "rounds", "tokens", "repeated"]
 REPEATS = 3
 """The same call with the same arguments is not made this often: the loop goes round and round, and ends."""
-KIND = "tool"
-"""Of the effects of a recording: what a call gave. A replay calls nothing."""
+KIND, ALLOWED = "tool", "allow"
+"""Of the effects of a recording: what a call gave, and whether it was allowed. A replay calls nothing."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,38 +235,62 @@ class Loop:
     # ---- calls
 
     def _made(self, number: int, calls: Sequence[ToolCall]) -> Flow[list[Step]]:
-        """Side by side, in the model's order."""
+        """Looked at one after the other, since `allow` may ask a person; made side by side; told in the model's order."""
         for call in calls:
             self._calls[_same(call)] += 1
-        steps = yield Together([self._one(number, call) for call in calls])
-        self._steps += steps
+        steps: list[Step | None] = []
+        ready: list[Flow[Step]] = []
+        for call in calls:
+            looked = yield from self._looked_at(number, call)
+            steps.append(looked if isinstance(looked, Step) else None)
+            if not isinstance(looked, Step):
+                ready.append(self._one(number, call, *looked))
+        made = iter((yield Together(ready)) if ready else ())
+        whole = [step if step is not None else next(made) for step in steps]
+        self._steps += whole
         if self._on_step is not None:
-            for step in steps:
+            for step in whole:
                 yield Call(self._on_step, {"step": step})
-        return list(steps)
+        return whole
 
-    def _one(self, number: int, call: ToolCall) -> Flow[Step]:
+    def _looked_at(self, number: int, call: ToolCall) -> Flow[Step | tuple[Callee, dict[str, Any]]]:
+        """What is to be called with which arguments; a Step where it is not."""
         if self._calls[_same(call)] >= REPEATS:
             why = f"Refused: the same call with the same arguments, for the {_th(REPEATS)} time."
             return Step(round=number, call=call, outcome=why, refused=True)
         function = self._tools.get(call.name)
         if function is None:
             known = ", ".join(self._tools)
-            return Step(
-                round=number,
-                call=call,
-                outcome=f"There is no tool {call.name}. There are: {known}.",
-                failed=True,
-            )
+            told = f"There is no tool {call.name}. There are: {known}."
+            return Step(round=number, call=call, outcome=told, failed=True)
         try:
             arguments = function.arguments(call.arguments)
         except ValueError as error:
             return Step(round=number, call=call, outcome=f"Wrong arguments: {error}", failed=True)
         if self._allow is not None:
-            verdict = yield Call(self._allow, {"name": call.name, "arguments": arguments})
+            verdict = yield from self._verdict(self._allow, call, arguments)
             if verdict is not True and verdict is not None:
                 why = verdict if isinstance(verdict, str) else "it was not allowed"
                 return Step(round=number, call=call, outcome=f"Refused: {why}.", refused=True)
+        return function, arguments
+
+    def _verdict(
+        self, allow: Callable[..., Any], call: ToolCall, arguments: Mapping[str, Any]
+    ) -> Flow[bool | str | None]:
+        """Recorded or replayed too: a person may have given it."""
+        journal = recording.current()
+        request = {"name": call.name, "arguments": call.arguments}
+        if isinstance(journal, Player):
+            kept: bool | str | None = journal.answer(ALLOWED, request)
+            return kept
+        number = journal.asked() if journal is not None else 0
+        given = yield Call(allow, {"name": call.name, "arguments": arguments})
+        verdict = given if given is None or isinstance(given, bool | str) else bool(given)
+        if journal is not None:
+            journal.keep(number, ALLOWED, request, verdict)
+        return verdict
+
+    def _one(self, number: int, call: ToolCall, function: Callee, arguments: Mapping[str, Any]) -> Flow[Step]:
         told, failed = yield from self._called(function, call, arguments)
         return Step(round=number, call=call, outcome=told, failed=failed)
 
