@@ -18,7 +18,7 @@ import pytest
 
 import portico
 from live_server import plain_environment, wait_until
-from portico import background
+from portico import background, configured
 from portico.errors import NotRunning, WrongKey
 from scripted_upstream import ScriptedUpstream
 
@@ -90,9 +90,13 @@ def test_one_that_is_gone_is_started_again() -> None:
 
 
 def test_one_that_does_not_start_says_why() -> None:
-    with pytest.raises(NotRunning, match="no-such-model"):
+    with pytest.raises(NotRunning, match=r"no-such-model.*`portico serve no-such-model` shows more"):
         portico.local("no-such-model")
     assert len(background._running) <= 1
+
+
+def test_the_bundled_model_is_the_one_that_serve_means() -> None:
+    assert background.BUNDLED == configured.BUNDLED
 
 
 def test_another_server_is_neither_used_nor_touched(monkeypatch: pytest.MonkeyPatch) -> None:

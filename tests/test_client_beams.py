@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from gguf_edit import TINY
 from live_server import LiveServer
 from portico.client.async_client import AsyncClient
 from portico.client.beams import Beams, Search
+from portico.client.budget import Budget
 from portico.client.client import Client
 from portico.client.settings import NO_RETRY
-from portico.errors import ClientError, InvalidRequest, NotSupported, PromptTooLong
+from portico.errors import ClientError, InvalidRequest, NotSupported, OverBudget, PromptTooLong
+from portico.recording import record, replay
 from scripted_answers import COMPLETIONS, completion_chunk, reply
 from scripted_upstream import HOLD, ScriptedUpstream
 from toy_model import ENDS, VOCABULARY, completion, logprobs, speak
@@ -155,6 +158,28 @@ def test_which_tokens_end_an_answer_is_asked_once_or_told(toy: ScriptedUpstream)
     assert told.sequences == first.sequences == again.sequences
 
 
+def test_a_replay_needs_nothing_that_was_known_before(toy: ScriptedUpstream, tmp_path: Path) -> None:
+    with Client(toy.url, model="m") as client:
+        client.beam_search((3, 1), 3, max_tokens=4)
+        with record(tmp_path / "run.jsonl"):
+            first = client.beam_search((3, 1), 3, max_tokens=4)
+            with pytest.raises(NotSupported, match="of its own"):
+                client.beam_search((3, 1), 3, max_tokens=4, by="server")
+    seen = len(toy.received)
+    with Client(toy.url, model="m") as client, replay(tmp_path / "run.jsonl") as left:
+        again = client.beam_search((3, 1), 3, max_tokens=4)
+        with pytest.raises(NotSupported, match="of its own"):
+            client.beam_search((3, 1), 3, max_tokens=4, by="server")
+    assert again.sequences == first.sequences and len(toy.received) == seen and left.left == 0
+
+
+def test_a_search_keeps_to_a_budget(toy: ScriptedUpstream) -> None:
+    budget = Budget(tokens=60)
+    with Client(toy.url, budget=budget, retry=NO_RETRY) as client, pytest.raises(OverBudget):
+        client.beam_search((3, 1), 3, max_tokens=16)
+    assert 0 < budget.used_tokens <= 60 and budget.held_tokens == 0
+
+
 def test_length_penalty_and_early_stopping() -> None:
     """By hand: two ends at once fill a search of two, which is over for True and not for "never"."""
     told = [[(0, -0.1), (1, -0.2), (2, -0.3), (3, -5.0)]]
@@ -207,6 +232,11 @@ def test_a_server_that_refuses(toy: ScriptedUpstream) -> None:
     toy.script(COMPLETIONS, reply(400, {"error": {"message": "prompt must be a text", "code": 400}}))
     with Client(toy.url) as client, pytest.raises(NotSupported, match="it says: prompt must be a text"):
         client.beam_search((1, 2), 2, max_tokens=4)
+
+
+def test_a_server_that_gives_too_few_alternatives(embedded: LiveServer) -> None:
+    with Client(embedded.url) as client, pytest.raises(NotSupported, match=r"does not give 30.*width=30"):
+        client.beam_search("Hello", 30, max_tokens=4)
 
 
 def test_a_server_that_does_not_keep_to_logit_bias(toy: ScriptedUpstream) -> None:

@@ -23,7 +23,7 @@ from portico.client.async_client import AsyncClient
 from portico.client.client import Client
 from portico.client.settings import NO_RETRY, Retry
 from portico.dialects import openai
-from portico.errors import InUse, NotRunning, ReplayDiffers, ServerFailed
+from portico.errors import InUse, NotRunning, NotSupported, ReplayDiffers, ServerFailed
 from portico.messages import ChatRequest, Message, Text
 from portico.recording import record, replay
 from scripted_answers import CHAT, chat_events, chat_stream, reply, stream
@@ -322,3 +322,25 @@ def test_nothing_is_written_of_an_error_but_that_it_was(tmp_path: Path) -> None:
     assert json.loads(line)["response"]["failed"] == "NotRunning" and "sesame" not in line
     with replay(tmp_path / "run.jsonl"), pytest.raises((NotRunning, ServerFailed)):
         Client("http://127.0.0.1:9", model="m", retry=NO_RETRY).chat("Hello")
+
+
+def test_what_a_client_knew_before_is_in_its_recording_too(tmp_path: Path) -> None:
+    """The model's name, the context and the routes that a server lacks are asked for once, and once in each recording."""
+
+    def asked(client: Client) -> list[Any]:
+        with pytest.raises(NotSupported):
+            client.tokenize("Hello")
+        return [client.chat("Hello").text, client.chat("Hello").text]
+
+    with ScriptedUpstream() as upstream:
+        upstream.script("/tokenize", *[reply(404, {"detail": "Not Found"})] * 4)
+        with Client(upstream.url) as client:
+            asked(client)
+            with record(tmp_path / "run.jsonl"):
+                first = asked(client)
+            asked(client)
+        paths = [request.path for request in upstream.received]
+        assert paths.count("/v1/models") == 2, "the first time, and in the recording"
+        with Client(upstream.url) as client, replay(tmp_path / "run.jsonl") as left:
+            assert asked(client) == first and left.left == 0
+        assert len(upstream.received) == len(paths)

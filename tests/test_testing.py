@@ -16,7 +16,7 @@ import pytest
 
 from portico import AsyncClient, Client, Retry, Timeouts
 from portico.client.settings import NO_RETRY
-from portico.errors import CutOff, NotSupported, RateLimited, ServerFailed, TimedOut
+from portico.errors import CutOff, NotRunning, NotSupported, RateLimited, ServerFailed, TimedOut
 from portico.testing import Asked, Call, Dropped, Failure, ScriptedModel
 
 pytest_plugins = ["pytester"]
@@ -105,6 +105,29 @@ def test_a_dropped_connection(text: str) -> None:
         assert caught.value.text == text
         with pytest.raises(CutOff):
             client.chat("Hi")
+
+
+def test_a_dropped_connection_in_an_event_loop() -> None:
+    async def run(url: str) -> str:
+        async with AsyncClient(url, retry=NO_RETRY) as client:
+            with pytest.raises(CutOff):
+                await client.chat("Hi")
+            with pytest.raises(CutOff) as caught:
+                async with client.stream("Hi") as events:
+                    async for _ in events:
+                        pass
+            return caught.value.text
+
+    with scripted(Dropped(), Dropped("Hel lo")) as model:
+        assert asyncio.run(run(model.url)) == "Hel lo"
+
+
+def test_nobody_is_answered_after_its_end() -> None:
+    with scripted("Hello") as model:
+        client = Client(model.url, retry=NO_RETRY)
+        assert client.chat("Hi").text == "Hello"
+    with client, pytest.raises((CutOff, NotRunning)):  # its connection was kept
+        client.chat("Hi")
 
 
 def test_delays() -> None:

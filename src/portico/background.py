@@ -103,7 +103,10 @@ class _Server:
             self.stop()
             for thread in threads:
                 thread.join(_GRACE)
-            raise NotRunning(f"The server of this program did not start{late}: {_reason(self._log)}")
+            raise NotRunning(
+                f"The server of this program did not start{late}: {_reason(self._log).rstrip('.')}. "
+                f"`portico serve {arguments[0]}` shows more."
+            )
 
     @property
     def alive(self) -> bool:

@@ -381,8 +381,10 @@ class NoSpace(LibraryError):
 
 class ClientError(PorticoError):
     """What every error of `portico.Client` derives from. `url` is the server's, without a password; `request_id` is what
-    its log calls the request; `attempts` is how often it was asked."""
+    its log calls the request; `attempts` is how often it was asked; `todo` is what helps, where the server's own words stand
+    before it."""
 
+    todo: str = ""
     url: str = ""
     request_id: str = ""
     attempts: int = 1
@@ -393,7 +395,9 @@ class ClientError(PorticoError):
         about = [f"server {self.url}"] if self.url else []
         about += [f"request {self.request_id}"] if self.request_id else []
         about += [f"{self.attempts} attempts"] if self.attempts > 1 else []
-        said = super().__str__()
+        said = super().__str__().rstrip()
+        if self.todo:
+            said = f"{said}{'' if said[-1:] in '.!?' else '.'} {self.todo}"
         said = f"{said} ({', '.join(about)})" if about else said
         before = {each.url: each.error for each in self.tried if each.url != self.url}
         return said + "".join(f" Before it, {url}: {error}" for url, error in before.items())
@@ -405,7 +409,8 @@ class NotRunning(ClientError):
     def __init__(self, message: str = "") -> None:
         super().__init__(
             message
-            or "Nothing answers there. Start a server with `portico serve`, or name another one (url=)."
+            or "Nothing answers there. Start a server with `portico serve` (on another machine with --host 0.0.0.0, and its port "
+            "open in the firewall), or name another one: url=, PORTICO_HOST or VLLM_BASE_URL."
         )
 
 
@@ -421,6 +426,8 @@ class NoSuchModel(ClientError):
     """`served` are the models that the server lists."""
 
     status, code = 404, "model_not_found"
+
+    todo = "Name one that it has: model= or VLLM_MODEL_NAME; client.models() lists them."
 
     def __init__(self, *, model: str, served: Sequence[str] = ()) -> None:
         told = f" It has: {', '.join(served)}." if served else ""
@@ -441,12 +448,17 @@ class PromptTooLong(ClientError):
             else "it is over the model's context"
         )
         more = f" and max_tokens asks for {wanted} more" if wanted is not None else ""
-        super().__init__(f"The prompt {has}{more}, but {fits}. Shorten the prompt.")
+        less = " or lower max_tokens" if wanted is not None else ""
+        super().__init__(f"The prompt {has}{more}, but {fits}. Shorten the prompt{less}.")
         self.tokens, self.limit, self.wanted = tokens, limit, wanted
 
 
 class OutOfMemory(ClientError):
     status, code = 507, "out_of_memory"
+    todo = (
+        "Send less at once, shorten the prompt, or take a smaller or quantized model; at vLLM: --max-num-seqs, --max-model-len, "
+        "--gpu-memory-utilization."
+    )
 
 
 class NotSupported(ClientError):
@@ -460,13 +472,15 @@ class NotSupported(ClientError):
 
 
 class Refused(ClientError):
-    """`reply_status` is the server's."""
+    """The server's words say what to change; `status` is its own."""
 
     code = "refused"
 
     def __init__(self, message: str, *, status: int, code: str = "", param: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param = status, param
+        if status in (404, 405):
+            self.todo = "There is no such route: is the address right? Both http://HOST:PORT and http://HOST:PORT/v1 are understood."
         if code:
             self.code = code
 
@@ -475,6 +489,7 @@ class RateLimited(ClientError):
     """`retry_after`: seconds after which the server wants to be asked again; None: it does not say."""
 
     status, code = 429, "rate_limited"
+    todo = "Send less at once, or later; retry=Retry(attempts=...) asks more often."
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         again = f" It can be asked again in {retry_after:g} s." if retry_after is not None else ""
@@ -484,12 +499,15 @@ class RateLimited(ClientError):
 
 class ServerFailed(ClientError):
     code = "server_failed"
+    todo = "The server's log says why; behind Portico: portico logs MODEL."
 
     def __init__(
         self, message: str, *, status: int, code: str = "", retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.retry_after = status, retry_after
+        if status == 503:
+            self.todo = "It is busy, or not ready yet: send less at once, or later."
         if code:
             self.code = code
 
@@ -507,6 +525,13 @@ class TimedOut(ClientError):
             "total": "The answer was not whole",
         }[which]
         super().__init__(f"{what} within {seconds:g} s (timeouts={which}).")
+        self.todo = {
+            "connect": "The machine is off, a firewall drops the connection, or the address is another's.",
+            "first_token": "The server loads the model, or has more to do than it can: look at its GPU (`portico ps`, nvidia-smi), "
+            "take a smaller model, or give it more time: Timeouts(first_token=...).",
+            "between_tokens": "Its log says whether the engine still works; or give it more time: Timeouts(between_tokens=...).",
+            "total": "Give it more time, Timeouts(total=...), or fewer max_tokens.",
+        }[which]
         self.which, self.seconds = which, seconds
 
 
@@ -514,6 +539,7 @@ class CutOff(ClientError):
     """`text` is what had come."""
 
     status, code = 502, "cut_off"
+    todo = "Ask again; if it happens again, the server's log says why."
 
     def __init__(self, message: str = "The reply ended before it was whole.", *, text: str = "") -> None:
         super().__init__(message)
@@ -522,6 +548,7 @@ class CutOff(ClientError):
 
 class Malformed(ClientError):
     status, code = 502, "malformed"
+    todo = "Is it a server with OpenAI's API, and its address right? Both http://HOST:PORT and http://HOST:PORT/v1 are understood."
 
     def __init__(self, *, body: bytes, expected: str) -> None:
         begins = body[:200].decode("utf-8", "replace")
@@ -533,6 +560,7 @@ class WrongAnswer(ClientError):
     """`text` is the model's answer, `problems` what is wrong with it."""
 
     status, code = 422, "wrong_answer"
+    todo = "Ask again, or say in the prompt what is wanted; error.text is what came."
 
     def __init__(self, message: str, *, text: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)

@@ -14,6 +14,7 @@ import msgspec
 
 from portico.client.servers import Server
 from portico.client.wishes import Answer, Flow, Send
+from portico.errors import TimedOut
 from portico.messages import Value
 
 PORTICO, VLLM, OLLAMA, LLAMACPP, OPENAI = "Portico", "vLLM", "Ollama", "llama.cpp", "OpenAI"
@@ -284,12 +285,16 @@ class Asked:
     # ---- questions
 
     def _get(self, path: str) -> Flow[Answer]:
-        reply: Answer = yield Send("GET", path, deadline=time.monotonic() + SECONDS, server=self._server)
-        return reply
+        return (yield from self._asked(Send("GET", path, server=self._server)))
 
     def _post(self, path: str, body: Any) -> Flow[Answer]:
-        sent, until = msgspec.json.encode(body), time.monotonic() + SECONDS
-        reply: Answer = yield Send("POST", path, sent, deadline=until, server=self._server)
+        return (yield from self._asked(Send("POST", path, msgspec.json.encode(body), server=self._server)))
+
+    def _asked(self, question: Send) -> Flow[Answer]:
+        try:
+            reply: Answer = yield question._replace(deadline=time.monotonic() + SECONDS)
+        except TimedOut as error:
+            raise TimedOut(which="total", seconds=SECONDS) from error
         return reply
 
 

@@ -1,6 +1,7 @@
 """How a server is asked for the likeliest answers: one token of every beam at a time, or all at once where it is vLLM.
 
-No server tells which tokens end an answer, so it is asked: a token that is forced on it ends the answer or does not.
+No server tells which tokens end an answer, so it is asked: a token that is forced on it ends the answer or does not. What it
+said is kept with the client; but a recording holds all questions, and a replay asks them all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from portico import recording
 from portico.client import options
 from portico.client.beams import Beam, Beams, EarlyStopping, IsEnd, Line, Search
 from portico.client.exchange import decoded
@@ -101,7 +103,9 @@ class _Asking:
         )
         self._usage, self._requests = Usage(), 0
         self._alternatives = max(wanted.width, min(wanted.width + _SPARE, MOST))
-        self._ends = flows.ends.setdefault(model, {})
+        self._ends: dict[int, bool] = (
+            {} if recording.current() is not None else flows.ends.setdefault(model, {})
+        )
         named = frozenset(wanted.ends or ())
         self._is_end: IsEnd = self._ends.get if wanted.ends is None else named.__contains__
 
@@ -135,8 +139,11 @@ class _Asking:
         except Refused as error:
             if line.ids:
                 raise
-            needs = "does not complete token ids with log probabilities"
-            raise _lacking(self._flows, f"{needs}; it says: {error.args[0]}") from error
+            refusal = str(error.args[0])
+            why = "does not complete token ids with log probabilities"
+            if "logprobs" in refusal:
+                why = f"does not give {self._alternatives} alternatives with a token (width={self._wanted.width})"
+            raise _lacking(self._flows, f"{why}; it says: {refusal}") from error
         if (
             not said
         ):  # llama.cpp says nothing of a token that is an end or half a character: it is made to say another
@@ -240,7 +247,7 @@ def _body(model: str, prompt: Sequence[int], wanted: Wanted, **more: Any) -> byt
 
 def _has_its_own(flows: Flows, model: str, prompt: Sequence[int], wanted: Wanted) -> Flow[bool]:
     """vLLM refuses to stream a beam search; whoever does not know the field answers with one token. Asked once."""
-    known = flows.own_beams.get(model)
+    known = flows.own_beams.get(model) if recording.current() is None else None
     if known is None:
         body = _body(model, prompt[:1], wanted, n=1, max_tokens=1, stream=True)
         try:

@@ -84,6 +84,7 @@ class Pool:
         proxy: str | None = None,
     ) -> None:
         self.server, self.timeouts = server, timeouts
+        self._tagged = not any(name.lower() == "x-request-id" for name in headers)
         key = {"authorization": f"Bearer {server.key}"} if server.key else {}
         self._upstream = Upstream(
             server.url,
@@ -101,7 +102,9 @@ class Pool:
     async def send(self, wish: Send) -> Answer | AsyncStream:
         try:
             async with asyncio.timeout_at(_of_the_loop(wish.deadline)):
-                reply = await self._upstream.request(wish.method, wish.path, wish.body)
+                tag = wish.request_id.encode() if self._tagged else b""
+                own = ((b"x-request-id", tag),) if tag else ()
+                reply = await self._upstream.request(wish.method, wish.path, wish.body, own)
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
                 if wish.stream and reply.status == 200:
                     return _Pooled(reply, headers, wish, self.timeouts)
@@ -148,7 +151,8 @@ class Given:
     ) -> None:
         self.server, self.timeouts, self._client = server, timeouts, client
         key = {"authorization": f"Bearer {server.key}"} if server.key else {}
-        self._headers = {**key, **headers, "content-type": "application/json"}
+        given = {name.lower(): value for name, value in headers.items()}
+        self._headers = {**key, **given, "content-type": "application/json"}
 
     async def close(self) -> None: ...
 
@@ -158,7 +162,11 @@ class Given:
             connect=limits.connect or None, read=limits.first_token or None, write=None, pool=None
         )
         request = self._client.build_request(
-            wish.method, self.server.url + wish.path, content=wish.body, headers=self._headers, timeout=limit
+            wish.method,
+            self.server.url + wish.path,
+            content=wish.body,
+            headers={"x-request-id": wish.request_id, **self._headers} if wish.request_id else self._headers,
+            timeout=limit,
         )
         try:
             async with asyncio.timeout_at(_of_the_loop(wish.deadline)):

@@ -89,7 +89,8 @@ class Sender:
             verify=verify, proxy=proxy, trust_env=proxy is None and not server.near
         )
         key = {"authorization": f"Bearer {server.key}"} if server.key else {}
-        self._headers = {**key, **headers, "content-type": "application/json"}
+        given = {name.lower(): value for name, value in headers.items()}
+        self._headers = {**key, **given, "content-type": "application/json"}
 
     def close(self) -> None:
         if not self._given:
@@ -108,7 +109,11 @@ class Sender:
             pool=None,
         )
         request = self._client.build_request(
-            wish.method, self.server.url + wish.path, content=wish.body, headers=self._headers, timeout=limit
+            wish.method,
+            self.server.url + wish.path,
+            content=wish.body,
+            headers={"x-request-id": wish.request_id, **self._headers} if wish.request_id else self._headers,
+            timeout=limit,
         )
         which = "total" if left < (timeouts.first_token or math.inf) else "first_token"
         with _errors(timeouts, which=which):

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
+from uuid import uuid4
 
+from portico import recording
 from portico.client.budget import Hold
 from portico.client.prices import Cost, Tariff, cost
 from portico.client.results import Attempt
@@ -39,10 +41,11 @@ _IDS = ("x-request-id", "request-id")
 class Exchanged:
     """What came of a call: the reply, and how it came about. `url` and `model` are those of the last attempt."""
 
-    __slots__ = ("as_json", "attempts", "hold", "reply", "tariff")
+    __slots__ = ("as_json", "attempts", "hold", "reply", "request_id", "tariff")
 
-    def __init__(self, reply: Answer | Stream, attempts: tuple[Attempt, ...]) -> None:
+    def __init__(self, reply: Answer | Stream, attempts: tuple[Attempt, ...], tag: str = "") -> None:
         self.reply, self.attempts = reply, attempts
+        self.request_id = request_id(reply.headers) or tag
         self.as_json = False
         """The text that was asked for is the value of a JSON object (portico.client.enforced)."""
         self.hold: Hold | None = None
@@ -78,10 +81,6 @@ class Exchanged:
         self.attempts = (*tried, *self.attempts)
         return self
 
-    @property
-    def request_id(self) -> str:
-        return request_id(self.reply.headers)
-
 
 def exchange(
     send: Send,
@@ -97,14 +96,17 @@ def exchange(
     each failed attempt before the next, and may forbid it by raising. Raises ClientError."""
     deadline = (time.monotonic() if began is None else began) + total if total else math.inf
     attempts: list[Attempt] = []
+    # What the server's log calls it, also where no reply comes that would tell. A recording has none of its own, since the
+    # text of an error may be part of a later prompt.
+    tag = uuid4().hex[:16] if recording.current() is None else ""
     for number in range(1, retry.attempts + 1):
         sent = time.monotonic()
         headers: Mapping[str, str] = {}
         try:
-            reply = yield send._replace(deadline=deadline)
+            reply = yield send._replace(deadline=deadline, request_id=tag)
             if isinstance(reply, Stream) or reply.status == 200:
                 attempts.append(Attempt(url=url, status=200, seconds=time.monotonic() - sent, model=model))
-                return Exchanged(reply, tuple(attempts))
+                return Exchanged(reply, tuple(attempts), tag)
             headers = reply.headers
             error: ClientError = told(reply, model=model)
         except ClientError as failed:
@@ -113,7 +115,7 @@ def exchange(
         attempts.append(
             Attempt(url=url, status=error.status, seconds=seconds, error=error.args[0], model=model)
         )
-        error.url, error.request_id, error.attempts = url, request_id(headers), number
+        error.url, error.request_id, error.attempts = url, request_id(headers) or tag, number
         error.tried = tuple(attempts)
         wait = retry.again(error, number, tried_there=_number(headers.get(_TRIED)) > 1)
         if wait is None:
@@ -162,8 +164,12 @@ _FEATURES = {
     "--enable-auto-tool-choice": ("tools", "--enable-auto-tool-choice --tool-call-parser PARSER"),
     "scheduling-policy": ("priority", "--scheduling-policy priority"),
     "max-logprobs": ("logprobs", "--max-logprobs N"),
+    "does not support tools": ("tools", ""),  # Ollama, of a model whose template has none
+    "chat template is no longer allowed": ("chat", "--chat-template FILE"),
+    "no chat template": ("chat", ""),  # Portico, which says the rest
+    "does not support embeddings": ("embeddings", ""),
 }
-"""What vLLM says of a feature that is switched off: words -> our name of it, and vLLM's flag."""
+"""What servers say of a feature that they lack or that is switched off: words -> our name of it, and the server's flag."""
 
 
 def _feature(text: str) -> tuple[str, str] | None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from portico import recording
 from portico.client import budget, enforced, options, prices, results, spending
 from portico.client.abilities import Ability, Feature, Probe
 from portico.client.budget import Hold
@@ -21,12 +22,13 @@ from portico.client.settings import Settings
 from portico.client.supports import Supports
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
-from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong
+from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong, Refused, ServerFailed
 from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
 
 T = TypeVar("T")
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _DEFAULT = ("", "default", "auto")
+_ROUTES = {EMBEDDINGS: "embeddings", COMPLETIONS: "completions"}
 _log = logging.getLogger("portico.client")
 
 
@@ -80,6 +82,7 @@ class Flows:
     def __init__(self, server: Server, settings: Settings, others: Sequence[Flows] = ()) -> None:
         self.server, self.settings, self.others = server, settings, tuple(others)
         self._models: tuple[ModelCard, ...] | None = None
+        self._listed_in: recording.Journal | None = None
         self._listing = Gate()
         self._absent: set[str] = set()
         self.supports = Supports(server, settings.home)
@@ -101,7 +104,14 @@ class Flows:
         listed = decoded(
             exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models"
         )
-        self._models = tuple(listed.data)
+        self._models, self._listed_in = tuple(listed.data), recording.current()
+        return self._models
+
+    def _known(self) -> Flow[tuple[ModelCard, ...]]:
+        """The models, asked for once; and once in each recording, since its replay may know nothing."""
+        journal = recording.current()
+        if self._models is None or (journal is not None and journal is not self._listed_in):
+            return (yield from self.models())
         return self._models
 
     def model(self, named: str | None) -> Flow[str]:
@@ -121,7 +131,7 @@ class Flows:
     def _model(self, wanted: str) -> Flow[str]:
         if wanted not in _DEFAULT:
             return wanted
-        known = self._models if self._models is not None else (yield from self.models())
+        known = yield from self._known()
         if not known:
             error = NoSuchModel(model=wanted or "default")
             error.url = self.server.url
@@ -251,6 +261,18 @@ class Flows:
         exchanged, tried = yield from self._somewhere(request.model, ask)
         return exchanged.after(tried)
 
+    def _absent_route(self, path: str, error: ClientError) -> NotSupported | None:
+        """A route that the server does not have, as the feature that it lacks."""
+        feature = _ROUTES.get(path)
+        if feature is None or error.status not in (404, 405, 501) or isinstance(error, NoSuchModel):
+            return None
+        lacks = NotSupported(
+            f"The server does not offer {feature} with this model: {error.args[0]}", feature=feature
+        )
+        lacks.url, lacks.request_id = error.url, error.request_id
+        lacks.attempts, lacks.tried = error.attempts, error.tried
+        return lacks
+
     def _somewhere(
         self, model: str, ask: Callable[[Flows, str], Flow[T]]
     ) -> Flow[tuple[T, tuple[Attempt, ...]]]:
@@ -377,7 +399,7 @@ class Flows:
     def context(self, model: str) -> Flow[int | None]:
         """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
         model = yield from self._model(model)
-        known = self._models if self._models is not None else (yield from self.models())
+        known = yield from self._known()
         bare = model.removesuffix(":latest")
         return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
 
@@ -417,7 +439,7 @@ class Flows:
 
     def _optional(self, path: str, body: bytes, model: str, feature: str) -> Flow[Exchanged]:
         """A route that only some servers have."""
-        if path in self._absent:
+        if path in self._absent and recording.current() is None:
             raise self._lacks(feature)
         try:
             return (yield from self._ask("POST", path, body, model=model))
@@ -459,6 +481,10 @@ class Flows:
         )
         try:
             return (yield from call)
+        except (Refused, ServerFailed) as error:
+            if (lacks := self._absent_route(path, error)) is not None:
+                raise lacks from error
+            raise
         except NoSuchModel as error:
             served = yield from self._served()
             if not served:

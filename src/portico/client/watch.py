@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ _NOT_SECRET = ("tokens", "token_id", "top_")
 """... but max_tokens, token_ids, stop_token_ids and the like are."""
 _TAIL = 16_384
 """Bytes of a stream's end that are kept, for its usage."""
+
+
+_numbers = count(1)
+"""Of the requests of all clients of this process."""
 
 
 class _Choice(msgspec.Struct):
@@ -66,7 +72,7 @@ class Watch:
         self._logger = logger or logging.getLogger(NAME)
         self._secrets = sorted((each for each in secrets if len(each) >= 4), key=len, reverse=True)
         self._path = Path(events) if events is not None else None
-        self._lock, self._number = threading.Lock(), 0
+        self._lock = threading.Lock()
         if self._bodies and logger is None:
             _show(self._logger)
 
@@ -76,12 +82,10 @@ class Watch:
         return self._path is None and not self._logger.isEnabledFor(logging.DEBUG)
 
     def asked(self, server: Server, wish: Send) -> Exchange:
-        with self._lock:
-            self._number += 1
-            exchange = Exchange(self, self._number, server, wish)
+        exchange = Exchange(self, next(_numbers), server, wish)
         body = _read(wish.body)
         self._write("request", exchange, stream=wish.stream, body=self._shown(body))
-        if self._bodies:
+        if self._bodies and body is not None:
             self._log("%s -> %s", exchange.name, self._text(body))
         return exchange
 
@@ -130,6 +134,7 @@ class Watch:
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "event": event,
+            "process": os.getpid(),
             "number": exchange.number,
             "method": exchange.wish.method,
             "url": exchange.url,
@@ -141,7 +146,7 @@ class Watch:
                 file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
 
     def _text(self, said: Any) -> str:
-        return json.dumps(self._shown(said), ensure_ascii=False) if said is not None else "nothing"
+        return json.dumps(self._shown(said), ensure_ascii=False)
 
     def _shown(self, said: Any) -> Any:
         """A body without secrets, and with long texts cut unless everything is wanted."""

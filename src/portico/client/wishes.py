@@ -25,6 +25,8 @@ class Send(NamedTuple):
     """Of `time.monotonic`: when the whole reply must be there."""
     server: Server | None = None
     """One of those that stand in for the client's own; None: its own."""
+    request_id: str = ""
+    """What the server's log may call it (x-request-id), unless the caller's own headers say."""
 
 
 class Delay(NamedTuple):

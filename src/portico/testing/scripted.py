@@ -7,7 +7,8 @@
     assert model.asked[0].prompt == "Hi"
 
 It is strict: a request for which there is no answer is answered with an error, and at the end the test fails with a list of
-such requests; so it does when answers are left that nobody asked for. Tokens are words, for lack of better ones.
+such requests; so it does when answers are left that nobody asked for. Tokens are words, for lack of better ones. Each
+request has a connection of its own: one that breaks is then never taken for a kept one that has grown old, and asked again.
 """
 
 from __future__ import annotations
@@ -185,8 +186,7 @@ class ScriptedModel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         assert self._server is not None
         self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.end()
         try:
             self.check()
         except AssertionError as wrong:
@@ -224,7 +224,16 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, model: ScriptedModel) -> None:
         self.model = model
+        self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", 0), _Connection)
+
+    def end(self) -> None:
+        """Also of the connections that callers keep: nobody is answered after the test."""
+        self.shutdown()
+        self.server_close()
+        for connection in [*self.connections]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
         """Closed at once: its end would otherwise be told in order, also where it is to be reset."""
@@ -241,7 +250,12 @@ class _Connection(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.server.connections.add(self.connection)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a test says what it wants to see."""
@@ -302,6 +316,7 @@ class _Connection(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", writer.type)
         self.send_header("transfer-encoding", "chunked")
+        self.send_header("connection", "close")
         self.end_headers()
         events = list(_events(result))
         for at, event in enumerate(events[:-2] if dropped else events):
@@ -328,7 +343,12 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)
-        for name, value in {"content-type": kind, **headers, "content-length": str(len(body))}.items():
+        for name, value in {
+            "content-type": kind,
+            **headers,
+            "content-length": str(len(body)),
+            "connection": "close",
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
