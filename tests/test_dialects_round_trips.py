@@ -132,7 +132,9 @@ def assembled(events: list[Event]) -> Result:
 @given(openai_events())
 def test_a_whole_chat_is_its_stream_assembled(events: list[Event]) -> None:
     result = assembled(events)
-    for choice in result.choices:  # a token beyond the text is the one that ended the turn: it is read as such
+    for (
+        choice
+    ) in result.choices:  # a token beyond the text is the one that ended the turn: it is read as such
         assume(logprobs.of_text(choice.logprobs, choice.text) == choice.logprobs)
     assert openai.read_result(openai.ChatWriter("m").whole(result)) == result
 

@@ -126,6 +126,7 @@ THEIRS = {
 VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what goes to vLLM verbatim
 VLLMS |= {"--revision", "--load-format", "--download-dir"}  # with which it fetches a model in its own way
 VLLMS |= {"--tokenizer", "--hf-config-path"}  # which may name another repository of the hub
+VLLMS |= {"--enable-prompt-tokens-details"}  # which has it tell how much of a prompt was cached
 VLLMS |= {"--data-parallel-size"}  # with which it takes more requests at once
 OTHERS = {
     "--targets",
