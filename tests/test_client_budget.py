@@ -102,6 +102,14 @@ def test_without_max_tokens_a_call_has_what_is_left(both: Both, upstream: Script
         both.chat(budget=Budget(tokens=PROMPT))
 
 
+def test_a_server_that_does_not_tell_its_context(both: Both, upstream: ScriptedUpstream) -> None:
+    """A budget may be more than a model takes in one answer."""
+    upstream.script("/v1/models", reply(200, {"data": [{"id": "m"}]}))
+    upstream.script("/tokenize", reply(404, {}))
+    both.chat(budget=Budget(cost=50), prices={"m": Price(input=1, output=1)})  # type: ignore[arg-type]
+    assert upstream.last(CHAT)["max_tokens"] == 4096
+
+
 def test_several_answers_count_each(both: Both, upstream: ScriptedUpstream) -> None:
     with pytest.raises(OverBudget) as caught:
         both.chat(budget=Budget(tokens=100), told={"max_tokens": 20, "n": 4})

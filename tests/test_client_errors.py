@@ -190,6 +190,13 @@ CASES = [
         answers(reply(200, b"<html>It works!", headers={"x-request-id": "r-17"})),
     ),
     Case(
+        "ChatDev: Response Format Errors, of the list of models",
+        Malformed,
+        r"not a list of models; it begins: '<html>'",
+        answers(reply(200, b"<html>", headers={"x-request-id": "r-17"}), path="/v1/models"),
+        lambda both: both.chat(retry=NO_RETRY),
+    ),
+    Case(
         "ChatDev: Response Format Errors, check server logs",
         ServerFailed,
         r"the engine died\. The server's log says why",

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +224,28 @@ def test_a_run_goes_on_elsewhere_and_makes_no_call_twice(
     assert run.text == "Blue." and looked == ["sky"]
     assert [result.url for result in run.results] == [root(first), root(second)]
     assert second.last(CHAT)["messages"][-1]["content"] == "blue"
+
+
+def test_a_batchs_rows_go_elsewhere_each_by_itself(
+    both: Both, first: ScriptedUpstream, second: ScriptedUpstream, tmp_path: Path
+) -> None:
+    first.script(CHAT, error(500), error(500))
+    second.script(CHAT, said("elsewhere"), said("elsewhere"))
+    rows, journal = ["a", "b", "c", "d"], tmp_path / "out.jsonl"
+    options: dict[str, Any] = {"fallback": [second.url], "retry": NO_RETRY}
+    if both.kind == "sync":
+        with Client(first.url, **options) as one:
+            found = list(one.batch(rows, journal=journal, at_once=1))
+    else:
+
+        async def run() -> list[Any]:
+            async with AsyncClient(first.url, **options) as one:
+                return [done async for done in one.batch(rows, journal=journal, at_once=1)]
+
+        found = asyncio.run(run())
+    told = sorted((str(done.result), done.result.url) for done in found)
+    assert told == [("Hello there", root(first))] * 2 + [("elsewhere", root(second))] * 2
+    assert {request.json["model"] for request in second.requests(CHAT)} == {"theirs"}
 
 
 def test_a_conversation_goes_on_elsewhere(second: ScriptedUpstream, nobody: str) -> None:

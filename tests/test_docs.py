@@ -132,6 +132,7 @@ VLLMS |= {
     "--data-parallel-rank",
 }  # with which it takes more requests at once, on more GPUs
 VLLMS |= {"--structured-outputs-config"}  # with which its grammars are others
+VLLMS |= {"--enable-prompt-tokens-details"}  # which has it tell how much of a prompt was cached
 OTHERS = {
     "--targets",
     "--repeat",

@@ -22,6 +22,7 @@ import msgspec
 from portico.client import drive_async, drive_sync, enforced, results
 from portico.client.drive_async import Sending
 from portico.client.drive_sync import SyncSending
+from portico.client.exchange import Exchanged
 from portico.client.flows import Flows
 from portico.client.journal import Journal, Outcome
 from portico.client.outputs import Output, checked
@@ -255,7 +256,7 @@ class Batch:
                 self.pace.answered()
             reply = exchanged.reply
             assert isinstance(reply, Answer)
-            return _answered(row, reply.body, exchanged.request_id)
+            return _answered(row, reply.body, exchanged)
         raise AssertionError("the last turn returns")
 
 
@@ -263,13 +264,13 @@ def _is_busy(error: ClientError) -> bool:
     return isinstance(error, RateLimited) or (isinstance(error, ServerFailed) and error.status == 503)
 
 
-def _answered(row: Row, body: bytes, request_id: str) -> Outcome:
+def _answered(row: Row, body: bytes, exchanged: Exchanged) -> Outcome:
     try:
         answer = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _failed(row, Malformed(body=body, expected="an answer"))
-    response = {"status_code": 200, "request_id": request_id, "body": answer}
-    return Outcome(custom_id=row.custom_id, response=response, digest=row.digest)
+    response = {"status_code": 200, "request_id": exchanged.request_id, "body": answer}
+    return Outcome(custom_id=row.custom_id, response=response, digest=row.digest, url=exchanged.url)
 
 
 def _failed(row: Row, error: ClientError) -> Outcome:
@@ -301,6 +302,7 @@ def done(outcome: Outcome, row: Row, wanted: Output[P] | None) -> Done[P]:
             msgspec.json.encode(body),
             completion=row.url == "/v1/completions",
             request_id=outcome.response.get("request_id") or "",
+            url=outcome.url,
         )
         if row.as_json:
             result = results.texts(result, enforced.taken)

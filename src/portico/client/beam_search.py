@@ -16,7 +16,6 @@ import msgspec
 from portico import recording
 from portico.client import options
 from portico.client.beams import Beam, Beams, EarlyStopping, IsEnd, Line, Search
-from portico.client.exchange import decoded
 from portico.client.flows import COMPLETIONS, Flows
 from portico.client.results import Timing
 from portico.client.wishes import Flow, Together
@@ -179,7 +178,7 @@ class _Asking:
         )
         body = openai.write_completion(request, model=self._model)
         exchanged = yield from self._flows.asked_here(COMPLETIONS, body, self._model)
-        result = decoded(exchanged.reply, openai.read_completion_result, "an answer")
+        result = exchanged.read(openai.read_completion_result, "an answer")
         choice = result.choices[0] if result.choices else Choice()
         self._requests += 1
         self._usage = _sum(self._usage, result.usage)
@@ -267,7 +266,7 @@ def _servers(flows: Flows, model: str, prompt: Sequence[int], wanted: Wanted) ->
         "include_stop_str_in_output": True,
     }
     exchanged = yield from flows.asked_here(COMPLETIONS, _body(model, prompt, wanted, **more), model)
-    reply = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Reply), "an answer")
+    reply = exchanged.read(lambda sent: msgspec.json.decode(sent, type=_Reply), "an answer")
     found = []
     for choice in reply.choices:
         ids = tuple(choice.token_ids or ())

@@ -13,7 +13,7 @@ from portico import recording
 from portico.client import budget, enforced, options, prices, results, spending
 from portico.client.abilities import Ability, Feature, Probe
 from portico.client.budget import Hold
-from portico.client.exchange import Exchanged, decoded, exchange, told
+from portico.client.exchange import Exchanged, exchange, told
 from portico.client.fallback import Place
 from portico.client.prices import Tariff
 from portico.client.results import Attempt, Result, Timing
@@ -101,9 +101,7 @@ class Flows:
 
     def _listed(self) -> Flow[tuple[ModelCard, ...]]:
         exchanged = yield from self._ask("GET", "/v1/models", b"", model="")
-        listed = decoded(
-            exchanged.reply, lambda body: msgspec.json.decode(body, type=_Models), "a list of models"
-        )
+        listed = exchanged.read(lambda body: msgspec.json.decode(body, type=_Models), "a list of models")
         self._models, self._listed_in = tuple(listed.data), recording.current()
         return self._models
 
@@ -363,7 +361,7 @@ class Flows:
         name = yield from self.own(model)
         body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
         exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
-        found = decoded(exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
+        found = exchanged.read(lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
         return found.prompt if found.prompt is not None else found.content or ""
 
     def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
@@ -433,9 +431,7 @@ class Flows:
 
     def _tokens(self, body: Mapping[str, Any], model: str) -> Flow[_Counted]:
         exchanged = yield from self._optional("/tokenize", msgspec.json.encode(body), model, "tokenize")
-        return decoded(
-            exchanged.reply, lambda sent: msgspec.json.decode(sent, type=_Counted), "a list of tokens"
-        )
+        return exchanged.read(lambda sent: msgspec.json.decode(sent, type=_Counted), "a list of tokens")
 
     def _optional(self, path: str, body: bytes, model: str, feature: str) -> Flow[Exchanged]:
         """A route that only some servers have."""

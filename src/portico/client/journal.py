@@ -31,6 +31,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     response: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     digest: str = msgspec.field(name="portico_digest", default="")
+    url: str = msgspec.field(name="portico_server", default="")
+    """The server that answered."""
 
     @property
     def ok(self) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from portico.client.flows import Flows
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest
+UNTOLD = 4096
+"""Tokens that an answer without max_tokens is given, at most, where a server does not tell its context: what a budget could pay
+for may be more than the model takes."""
 WAIT = 0.02
 """Seconds after which it is looked again whether calls in flight have left something; up to ten times as long."""
 
@@ -44,7 +47,9 @@ def reserved(
         if isinstance(held, Hold):
             break
         if time.monotonic() + wait > until:
-            raise TimedOut(which="total", seconds=total)
+            late = TimedOut(which="total", seconds=total)
+            late.url = place.server.url
+            raise late
         yield Delay(wait)
         wait = min(wait * 1.5, 10 * WAIT)
     if need.answer is None and held.answer and not isinstance(request, EmbeddingRequest):
@@ -65,15 +70,15 @@ def _need(place: Flows, request: Request, budgets: tuple[Budget, ...]) -> Flow[N
     if isinstance(request, EmbeddingRequest):
         return Need(prompt=tokens, answer=0, exact=exact, price=price)
     prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
-    room = limit - tokens // prompts if limit is not None else None
-    if room is not None and exact and prompts == 1 and room < 1:
+    room = limit - tokens // prompts if limit is not None else UNTOLD
+    if exact and prompts == 1 and room < 1:
         too_long = PromptTooLong(tokens=tokens, limit=limit)
         too_long.url = place.server.url
         raise too_long
     return Need(
         prompt=tokens,
         answer=request.sampling.max_tokens,
-        room=max(1, room) if room is not None else None,
+        room=max(1, room),
         answers=prompts * max(1, request.n),
         exact=exact,
         price=price,
