@@ -148,6 +148,18 @@ def test_an_older_vllm_is_asked_with_what_it_must_refuse(both: Both, world: Worl
     assert probe(both, model="other")["tools"].state == "no"
 
 
+@pytest.mark.parametrize("tools", [True, False])
+def test_a_vllm_that_renders_for_nobody_is_asked_so_too(both: Both, world: World, tools: bool) -> None:
+    """0.32, unless it is started with --enable-scale-out."""
+    world.vllm()
+    off = "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them."
+    world.answers[RENDER] = lambda request: error(403, off)
+    refusal = "temperature must be non-negative, got -1.0." if tools else NO_PARSER
+    world.answers[CHAT] = lambda request: error(400, refusal)
+    found = probe(both)["tools"]
+    assert (found.state, found.how) == ("yes" if tools else "no", "asked")
+
+
 def test_a_vllm_without_documents_is_judged_by_its_version(both: Both, world: World) -> None:
     world.vllm(documents=False)
     found = probe(both)

@@ -223,7 +223,8 @@ class Asked:
 
     def _vllms_tools(self, model: str) -> Flow[Ability]:
         """Whether the parser is on, is said before anything is generated: by the route that only renders a prompt, and where it
-        is not there by a request with a temperature that is refused after that."""
+        is not there, or switched off (0.32: 403 without --enable-scale-out), by a request with a temperature that is refused
+        after that."""
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": "-"}],
@@ -231,7 +232,7 @@ class Asked:
             "tool_choice": "auto",
         }
         reply = yield from self._post("/v1/chat/completions/render", body)
-        if reply.status in (404, 405, 501) and b"model" not in reply.body[:400].lower():
+        if reply.status in (403, 404, 405, 501) and b"model" not in reply.body[:400].lower():
             reply = yield from self._post(
                 "/v1/chat/completions", {**body, "temperature": -1.0, "max_tokens": 1}
             )
