@@ -1341,7 +1341,9 @@ def _room(flows: Flows, request: CompletionRequest, limit: int | None) -> Flow[A
     most = COMPLETION_TOKENS
     if limit is not None:
         try:
-            taken = len((yield from flows.tokenize(cast(str, request.prompts[0]), model=request.model)))
+            taken = len(
+                (yield from flows.tokens.tokenize(cast(str, request.prompts[0]), model=request.model))
+            )
         except errors.NotSupported:
             taken = None
         if taken is not None:

@@ -10,13 +10,14 @@ import msgspec
 
 from portico.client import options
 from portico.client.exchange import Exchanged
-from portico.client.flows import CHAT, COMPLETIONS, Count, Flows
+from portico.client.flows import CHAT, COMPLETIONS, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
 from portico.client.prices import Cost
 from portico.client.results import Attempt, Result
 from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
+from portico.client.tokens import Count
 from portico.client.wishes import Flow
 from portico.dialects import openai
 from portico.errors import ClientError, InvalidRequest
@@ -56,7 +57,7 @@ class Asks:
         wanted = output(output_type) if output_type is not None else None
         request = yield from self._request(messages, model, wanted, about, given)
         if check:
-            yield from self._flows.fits(request)
+            yield from self._flows.tokens.fits(request)
         result = yield from self._flows.chat(request)
         if wanted is None:
             return result
@@ -196,7 +197,9 @@ class Asks:
     ) -> Flow[Count]:
         name = yield from self._flows.model(model)
         return (
-            yield from self._flows.count(options.chat(name, messages, system=system, tools=tools, options={}))
+            yield from self._flows.tokens.count(
+                options.chat(name, messages, system=system, tools=tools, options={})
+            )
         )
 
 

@@ -23,7 +23,7 @@ from portico.client.client import about as _about
 from portico.client.client import home_of
 from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
-from portico.client.flows import Count, Flows, ModelCard, standing_in
+from portico.client.flows import Flows, ModelCard, standing_in
 from portico.client.journal import Journal
 from portico.client.mcp import aopened
 from portico.client.options import Messages, Options
@@ -34,6 +34,7 @@ from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
 from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import AsyncEventStream
+from portico.client.tokens import Count
 from portico.client.watch import CUT, Watch, secrets_of
 from portico.client.watched import AsyncWatched
 from portico.client.wishes import Flow
@@ -380,10 +381,10 @@ class AsyncClient:
         return await self.carry_out(lambda flows: flows.probe(model))
 
     async def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
-        return await self.carry_out(lambda flows: flows.tokenize(text, model=model))
+        return await self.carry_out(lambda flows: flows.tokens.tokenize(text, model=model))
 
     async def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
-        return await self.carry_out(lambda flows: flows.detokenize(tokens, model=model))
+        return await self.carry_out(lambda flows: flows.tokens.detokenize(tokens, model=model))
 
     async def count(
         self,

@@ -76,14 +76,14 @@ def search(flows: Flows, prompt: Any, *, model: str | None, wanted: Wanted) -> F
 
 def _ids(flows: Flows, prompt: Any, model: str) -> Flow[tuple[int, ...]]:
     try:
-        if isinstance(prompt, str) and (found := (yield from flows.tokenize(prompt, model=model))):
+        if isinstance(prompt, str) and (found := (yield from flows.tokens.tokenize(prompt, model=model))):
             return tuple(found)
         if isinstance(prompt, Message):
             prompt = [prompt]
         if prompt and all(isinstance(each, int) for each in prompt):
             return tuple(prompt)
         if prompt and all(isinstance(each, Mapping | Message) for each in prompt):
-            return (yield from flows.rendered(options.chat(model, prompt, options={})))
+            return (yield from flows.tokens.rendered(options.chat(model, prompt, options={})))
     except NotSupported as error:
         raise _lacking(flows, "has no route to tokenize: give the prompt as token ids.") from error
     raise InvalidRequest("A prompt is a text, token ids, or messages, and not empty.", param="prompt")
@@ -186,7 +186,9 @@ class _Asking:
 
     def _texts(self, answers: Sequence[tuple[int, ...]]) -> Flow[list[str]]:
         wished: list[Flow[Any]] = [
-            self._flows.detokenize([token for token in ids if not self._is_end(token)], model=self._model)
+            self._flows.tokens.detokenize(
+                [token for token in ids if not self._is_end(token)], model=self._model
+            )
             for ids in answers
         ]
         try:

@@ -21,7 +21,7 @@ from portico.client.beams import Beams, EarlyStopping
 from portico.client.budget import Budget
 from portico.client.drive_sync import Sender, Senders, drive
 from portico.client.fallback import Fallbacks, read_fallback, server_of
-from portico.client.flows import Count, Flows, ModelCard, standing_in
+from portico.client.flows import Flows, ModelCard, standing_in
 from portico.client.journal import Journal
 from portico.client.mcp import opened
 from portico.client.options import Messages, Options
@@ -32,6 +32,7 @@ from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
 from portico.client.servers import Server, candidates
 from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import EventStream
+from portico.client.tokens import Count
 from portico.client.watch import CUT, Watch, secrets_of
 from portico.client.watched import Watched
 from portico.client.wishes import Flow
@@ -378,10 +379,10 @@ class Client:
         return self.carry_out(lambda flows: flows.probe(model))
 
     def tokenize(self, text: str, *, model: str | None = None) -> list[int]:
-        return self.carry_out(lambda flows: flows.tokenize(text, model=model))
+        return self.carry_out(lambda flows: flows.tokens.tokenize(text, model=model))
 
     def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> str:
-        return self.carry_out(lambda flows: flows.detokenize(tokens, model=model))
+        return self.carry_out(lambda flows: flows.tokens.detokenize(tokens, model=model))
 
     def count(
         self,

@@ -93,7 +93,7 @@ def _cut(flows: Flows, history: History, given: Mapping[str, Any], model: str | 
     wanted = int(given.get("max_tokens") or ROOM)
     while True:
         request = options.chat(name, tuple(history.messages), system=history.system, options={})
-        count = yield from flows.count(request)
+        count = yield from flows.tokens.count(request)
         if count.limit is None or count.tokens + wanted <= count.limit:
             return
         turns = history.turns()

@@ -20,9 +20,10 @@ from portico.client.results import Attempt, Result, Timing
 from portico.client.servers import Server
 from portico.client.settings import Settings
 from portico.client.supports import Supports
+from portico.client.tokens import Tokens
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
-from portico.errors import ClientError, NoSuchModel, NotSupported, PromptTooLong, Refused, ServerFailed
+from portico.errors import ClientError, NoSuchModel, NotSupported, Refused, ServerFailed
 from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
 
 T = TypeVar("T")
@@ -48,33 +49,11 @@ class _Models(msgspec.Struct):
     data: list[ModelCard] = []
 
 
-class _Counted(msgspec.Struct):
-    count: int | None = None
-    tokens: list[int] = []
-    max_model_len: int | None = None
-
-
-class _Text(msgspec.Struct):
-    prompt: str | None = None
-    content: str | None = None
-
-
 _Request = ChatRequest | CompletionRequest | EmbeddingRequest
 
 
-class Count(msgspec.Struct, frozen=True):
-    """Tokens of a prompt. `exact` is False where the server cannot count: then it is a guess from its length."""
-
-    tokens: int
-    exact: bool = True
-    limit: int | None = None
-
-    def __int__(self) -> int:
-        return self.tokens
-
-
 class Flows:
-    """Owns what is known of the server: its models, and what it cannot do. Shared by the calls of one client.
+    """Owns what is known of the server: its models, and what it can do. Shared by the calls of one client.
 
     `others` are the same for the servers that stand in for it, in their order; what they are asked is decided here.
     """
@@ -84,7 +63,7 @@ class Flows:
         self._models: tuple[ModelCard, ...] | None = None
         self._listed_in: recording.Journal | None = None
         self._listing = Gate()
-        self._absent: set[str] = set()
+        self.tokens = Tokens(self)
         self.supports = Supports(server, settings.home)
         self._tariffs: dict[str, Tariff] = {}
         self.ends: dict[str, dict[int, bool]] = {}
@@ -100,7 +79,7 @@ class Flows:
         return found
 
     def _listed(self) -> Flow[tuple[ModelCard, ...]]:
-        exchanged = yield from self._ask("GET", "/v1/models", b"", model="")
+        exchanged = yield from self.asked("GET", "/v1/models", b"", model="")
         listed = exchanged.read(lambda body: msgspec.json.decode(body, type=_Models), "a list of models")
         self._models, self._listed_in = tuple(listed.data), recording.current()
         return self._models
@@ -135,6 +114,13 @@ class Flows:
             error.url = self.server.url
             raise error
         return known[0].id
+
+    def context(self, model: str) -> Flow[int | None]:
+        """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
+        model = yield from self._model(model)
+        known = yield from self._known()
+        bare = model.removesuffix(":latest")
+        return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
 
     # ---- what it supports
 
@@ -198,7 +184,7 @@ class Flows:
             return exchanged
 
         wanted = self.settings.model if named in _DEFAULT else named
-        exchanged, tried = yield from self._somewhere(wanted, ask)
+        exchanged, tried = yield from self.somewhere(wanted, ask)
         return exchanged.after(tried)
 
     def asked_here(self, path: str, body: bytes, model: str) -> Flow[Exchanged]:
@@ -216,7 +202,7 @@ class Flows:
     ) -> Flow[Exchanged]:
         """The reply, with what was set aside for it: whoever reads the reply settles it. Without one it is settled here."""
         try:
-            exchanged = yield from self._ask(
+            exchanged = yield from self.asked(
                 "POST",
                 path,
                 body,
@@ -256,7 +242,7 @@ class Flows:
             exchanged.as_json = as_json
             return exchanged
 
-        exchanged, tried = yield from self._somewhere(request.model, ask)
+        exchanged, tried = yield from self.somewhere(request.model, ask)
         return exchanged.after(tried)
 
     def _absent_route(self, path: str, error: ClientError) -> NotSupported | None:
@@ -271,7 +257,7 @@ class Flows:
         lacks.attempts, lacks.tried = error.attempts, error.tried
         return lacks
 
-    def _somewhere(
+    def somewhere(
         self, model: str, ask: Callable[[Flows, str], Flow[T]]
     ) -> Flow[tuple[T, tuple[Attempt, ...]]]:
         """What `ask` gives of this server with `model`, or of the first of the others, each with its own, as far as the policy
@@ -317,9 +303,9 @@ class Flows:
         return openai.OPENAI if self._is_openai() else openai.ANY
 
     def _limited(self, request: CompletionRequest) -> Flow[CompletionRequest]:
-        if request.sampling.max_tokens is not None or len(request.prompts) != 1 or self._is_openai():
+        if request.sampling.max_tokens is not None or self._is_openai():
             return request
-        room = yield from self._room(request.model, request.prompts[0])
+        room = yield from self.tokens.room(request.model, request.prompts)
         if room is None:
             return request
         return msgspec.structs.replace(
@@ -342,118 +328,10 @@ class Flows:
         result = msgspec.structs.replace(result, cost=exchanged.settle(result.usage))
         return results.texts(result, enforced.taken) if exchanged.as_json else result
 
-    # ---- tokens
-
-    def tokenize(self, text: str, *, model: str | None = None, special: bool = True) -> Flow[list[int]]:
-        """Token ids. Raises NotSupported where the server has no route for it."""
-        name = yield from self.own(model)
-        body = {
-            "model": name,
-            "prompt": text,
-            "content": text,
-            "add_special_tokens": special,
-            "add_special": special,
-        }
-        counted = yield from self._tokens(body, name)
-        return counted.tokens
-
-    def detokenize(self, tokens: Sequence[int], *, model: str | None = None) -> Flow[str]:
-        name = yield from self.own(model)
-        body = msgspec.json.encode({"model": name, "tokens": list(tokens)})
-        exchanged = yield from self._optional("/detokenize", body, name, "detokenize")
-        found = exchanged.read(lambda sent: msgspec.json.decode(sent, type=_Text), "a text")
-        return found.prompt if found.prompt is not None else found.content or ""
-
-    def rendered(self, request: ChatRequest) -> Flow[tuple[int, ...]]:
-        """Token ids of the prompt that the server's chat template makes of the conversation."""
-        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
-        counted = yield from self._tokens(body, request.model)
-        if not counted.tokens:  # llama.cpp's own server has this route and knows no messages
-            raise self._lacks("tokenize messages")
-        return tuple(counted.tokens)
-
-    def count(self, request: ChatRequest) -> Flow[Count]:
-        """Tokens of the prompt that the chat template of the server, or of the one that stands in for it, makes of the
-        conversation."""
-        replace = msgspec.structs.replace
-        count, _ = yield from self._somewhere(
-            request.model, lambda place, model: place.count_here(replace(request, model=model))
-        )
-        return count
-
-    def count_here(self, request: ChatRequest) -> Flow[Count]:
-        """By this server alone."""
-        body = msgspec.json.decode(openai.write_chat(request, model=request.model))
-        try:
-            counted = yield from self._tokens(body, request.model)
-        except NotSupported:
-            return Count(tokens=_guess(request), exact=False, limit=(yield from self.context(request.model)))
-        number = counted.count if counted.count is not None else len(counted.tokens)
-        if not number:  # llama.cpp's own server has this route and knows no messages
-            return Count(tokens=_guess(request), exact=False)
-        limit = counted.max_model_len or (yield from self.context(request.model))
-        return Count(tokens=number, limit=limit)
-
-    def context(self, model: str) -> Flow[int | None]:
-        """Tokens that the model's prompt and answer may have together; None: the server does not tell."""
-        model = yield from self._model(model)
-        known = yield from self._known()
-        bare = model.removesuffix(":latest")
-        return next((card.context for card in known if card.id.removesuffix(":latest") == bare), None)
-
-    def fits(self, request: ChatRequest) -> Flow[Count]:
-        """Raises PromptTooLong, before anything is sent, for a prompt that cannot fit."""
-        count = yield from self.count(request)
-        wanted = request.sampling.max_tokens
-        if count.exact and count.limit is not None and count.tokens + (wanted or 1) > count.limit:
-            error = PromptTooLong(tokens=count.tokens, limit=count.limit, wanted=wanted)
-            error.url = self.server.url
-            raise error
-        return count
-
-    def _room(self, model: str, prompt: str | tuple[int, ...]) -> Flow[int | None]:
-        limit = yield from self.context(model)
-        if limit is None:
-            return None
-        try:
-            tokens = (
-                len(prompt)
-                if not isinstance(prompt, str)
-                else len((yield from self.tokenize(prompt, model=model)))
-            )
-        except NotSupported:
-            return None
-        if tokens >= limit:
-            error = PromptTooLong(tokens=tokens, limit=limit)
-            error.url = self.server.url
-            raise error
-        return limit - tokens
-
-    def _tokens(self, body: Mapping[str, Any], model: str) -> Flow[_Counted]:
-        exchanged = yield from self._optional("/tokenize", msgspec.json.encode(body), model, "tokenize")
-        return exchanged.read(lambda sent: msgspec.json.decode(sent, type=_Counted), "a list of tokens")
-
-    def _optional(self, path: str, body: bytes, model: str, feature: str) -> Flow[Exchanged]:
-        """A route that only some servers have."""
-        if path in self._absent and recording.current() is None:
-            raise self._lacks(feature)
-        try:
-            return (yield from self._ask("POST", path, body, model=model))
-        except ClientError as error:
-            if error.status in (404, 405, 501) or isinstance(error, NotSupported):
-                self._absent.add(path)
-                raise self._lacks(feature) from error
-            raise
-
-    def _lacks(self, feature: str) -> NotSupported:
-        error = NotSupported(f"The server has no route to {feature}.", feature=feature)
-        error.url = self.server.url
-        return error
-
     def _is_openai(self) -> bool:
         return self.server.url == "https://api.openai.com"
 
-    def _ask(
+    def asked(
         self,
         method: str,
         path: str,
@@ -513,10 +391,4 @@ def standing_in(places: Sequence[tuple[Place, Server]], settings: Settings) -> l
     ]
 
 
-def _guess(request: ChatRequest) -> int:
-    """A token is some four characters of English, or a byte or two of anything else: rather too many than too few."""
-    texts = [part.text for message in request.messages for part in message.parts if hasattr(part, "text")]
-    return sum(len(text.encode()) // 3 + 1 for text in texts) + 8 * len(request.messages) + 16
-
-
-__all__ = ["CHAT", "COMPLETIONS", "Answer", "Count", "Flows", "ModelCard", "options", "told"]
+__all__ = ["CHAT", "COMPLETIONS", "Answer", "Flows", "ModelCard", "options", "told"]

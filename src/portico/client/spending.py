@@ -88,7 +88,7 @@ def _need(place: Flows, request: Request, budgets: tuple[Budget, ...]) -> Flow[N
 def _prompt(place: Flows, request: Request) -> Flow[tuple[int, bool, int | None]]:
     """(tokens, whether the server counted them, the context)."""
     if isinstance(request, ChatRequest):
-        count = yield from place.count_here(request)
+        count = yield from place.tokens.count_here(request)
         images = any(isinstance(part, Image) for message in request.messages for part in message.parts)
         return count.tokens, count.exact and not images, count.limit
     inputs = request.inputs if isinstance(request, EmbeddingRequest) else request.prompts
@@ -101,7 +101,7 @@ def _text(place: Flows, text: str | tuple[int, ...], model: str) -> Flow[tuple[i
     if not isinstance(text, str):
         return len(text), True
     try:
-        return len((yield from place.tokenize(text, model=model))), True
+        return len((yield from place.tokens.tokenize(text, model=model))), True
     except NotSupported:
         return len(text.encode()) // 3 + 1, False
 
