@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
-from portico.client.drive_sync import told
+from portico.client.drive_sync import allow, told
 from portico.client.servers import Server
 from portico.client.settings import Timeouts
 from portico.client.wishes import Answer, Call, Delay, Flow, Gate, Once, Send, Stream, Together, Wish
@@ -173,29 +173,33 @@ class Given:
                 response = await self._client.send(request, stream=True)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if wish.stream and response.status_code == 200:
-                    return _Httpx(response, headers, limits)
+                    return _Httpx(response, headers, wish, limits)
                 try:
                     return Answer(response.status_code, headers, await response.aread())
                 finally:
                     await response.aclose()
         except TimeoutError:
             raise TimedOut(which="total", seconds=limits.total) from None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise told(error, limits, which="first_token") from error
 
 
 class _Httpx(AsyncStream):
-    def __init__(self, response: httpx2.Response, headers: Mapping[str, str], timeouts: Timeouts) -> None:
-        self._response, self.headers, self._timeouts = response, headers, timeouts
-        limits = response.request.extensions.get("timeout")
-        if isinstance(limits, dict):
-            limits["read"] = timeouts.between_tokens or None
+    def __init__(
+        self, response: httpx2.Response, headers: Mapping[str, str], wish: Send, timeouts: Timeouts
+    ) -> None:
+        self._response, self.headers, self._wish, self._timeouts = response, headers, wish, timeouts
+        allow(response, timeouts.between_tokens, math.inf)
         self._chunks = response.aiter_bytes()
 
     async def chunk(self) -> bytes:
         try:
-            return await anext(self._chunks, b"")
-        except httpx2.TransportError as error:
+            async with asyncio.timeout_at(_of_the_loop(self._wish.deadline)):
+                return await anext(self._chunks, b"")
+        except TimeoutError:
+            await self.close()
+            raise TimedOut(which="total", seconds=self._timeouts.total) from None
+        except httpx2.RequestError as error:
             raise told(error, self._timeouts, which="between_tokens") from error
 
     async def close(self) -> None:

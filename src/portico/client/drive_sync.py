@@ -7,7 +7,7 @@ import inspect
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,10 @@ from portico.client.wishes import Answer, Call, Delay, Flow, Once, Send, Stream,
 from portico.errors import ClientError, CutOff, NotRunning, NotTrusted, TimedOut
 
 T = TypeVar("T")
+_NO_LIMIT = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+"""By itself httpx2 lets the 101st call wait for ever while a hundred streams are open."""
+_SLACK = 0.01
+"""Seconds by which a clock may be early."""
 
 
 class SyncStream(Stream):
@@ -27,18 +31,15 @@ class SyncStream(Stream):
     def __init__(self, response: httpx2.Response, send: Send, timeouts: Timeouts) -> None:
         self._response, self._send, self._timeouts = response, send, timeouts
         self.headers = _headers(response)
-        # httpx2 has one limit on reading; the connection looks it up at each read.
-        limits = response.request.extensions.get("timeout")
-        if isinstance(limits, dict):
-            limits["read"] = timeouts.between_tokens or None
         self._chunks = response.iter_bytes()
 
     def chunk(self) -> bytes:
         """The next bytes; empty at the end. Raises CutOff, TimedOut."""
-        if time.monotonic() > self._send.deadline:
+        deadline = self._send.deadline
+        if not allow(self._response, self._timeouts.between_tokens, deadline):
             self.close()
             raise TimedOut(which="total", seconds=self._timeouts.total)
-        with _errors(self._timeouts, which="between_tokens"):
+        with _errors(self._timeouts, which="between_tokens", deadline=deadline):
             return next(self._chunks, b"")
 
     def close(self) -> None:
@@ -86,7 +87,7 @@ class Sender:
         self._given = http_client is not None
         # A proxy of the environment is not for this machine or a private network, and nobody set it for them.
         self._client = http_client or httpx2.Client(
-            verify=verify, proxy=proxy, trust_env=proxy is None and not server.near
+            verify=verify, proxy=proxy, trust_env=proxy is None and not server.near, limits=_NO_LIMIT
         )
         key = {"authorization": f"Bearer {server.key}"} if server.key else {}
         given = {name.lower(): value for name, value in headers.items()}
@@ -115,15 +116,23 @@ class Sender:
             headers={"x-request-id": wish.request_id, **self._headers} if wish.request_id else self._headers,
             timeout=limit,
         )
-        which = "total" if left < (timeouts.first_token or math.inf) else "first_token"
-        with _errors(timeouts, which=which):
+        with _errors(timeouts, which="first_token", deadline=wish.deadline):
             response = self._client.send(request, stream=True)
             if wish.stream and response.status_code == 200:
                 return SyncStream(response, wish, timeouts)
             try:
-                return Answer(response.status_code, _headers(response), response.read())
+                return Answer(response.status_code, _headers(response), self._body(response, wish))
             finally:
                 response.close()
+
+    def _body(self, response: httpx2.Response, wish: Send) -> bytes:
+        """All of it. Raises TimedOut also for one that drips until the time of the whole call is used up."""
+        found = []
+        for chunk in response.iter_bytes():
+            found.append(chunk)
+            if not allow(response, self.timeouts.first_token, wish.deadline):
+                raise TimedOut(which="total", seconds=self.timeouts.total)
+        return b"".join(found)
 
 
 def drive(flow: Flow[T], sender: SyncSending) -> T:
@@ -141,6 +150,9 @@ def drive(flow: Flow[T], sender: SyncSending) -> T:
             value = _granted(wish, sender)
         except Exception as failed:  # the flow decides what becomes of it
             error = failed
+        except BaseException:  # Ctrl-C: what the flow holds is let go
+            flow.close()
+            raise
 
 
 def _granted(wish: Wish, sender: SyncSending) -> Any:
@@ -160,10 +172,24 @@ def _granted(wish: Wish, sender: SyncSending) -> Any:
             with ThreadPoolExecutor(min(at_once, len(flows) or 1)) as pool:
                 # Each in a copy of the context: a recording that goes on here goes on there.
                 made = [pool.submit(copy_context().run, drive, each, sender) for each in flows]
-                return [each.result() for each in made]
+                try:
+                    wait(made, return_when=FIRST_EXCEPTION)
+                    return [each.result() for each in _failed_first(made)]
+                except BaseException:
+                    for (
+                        each
+                    ) in made:  # what runs in a thread cannot be ended; what has not begun does not begin
+                        each.cancel()
+                    raise
         case Once():
             return _once(wish, sender)
     return None
+
+
+def _failed_first(made: Sequence[Future[Any]]) -> Sequence[Future[Any]]:
+    """In order; but the one that failed alone, since the others may still run."""
+    failed = [each for each in made if each.done() and not each.cancelled() and each.exception() is not None]
+    return failed or made
 
 
 def _once(wish: Once, sender: SyncSending) -> Any:
@@ -207,19 +233,32 @@ async def _awaited(made: Any) -> Any:
 
 
 class _errors:
-    """httpx2's errors as ours."""
+    """httpx2's errors as ours. A limit that was met when the time of the whole call is used up is that of the whole."""
 
-    def __init__(self, timeouts: Timeouts, *, which: str) -> None:
-        self._timeouts, self._which = timeouts, which
+    def __init__(self, timeouts: Timeouts, *, which: str, deadline: float) -> None:
+        self._timeouts, self._which, self._deadline = timeouts, which, deadline
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, httpx2.TransportError):
+        if isinstance(error, httpx2.TimeoutException) and time.monotonic() >= self._deadline - _SLACK:
+            raise TimedOut(which="total", seconds=self._timeouts.total) from error
+        if isinstance(error, httpx2.RequestError):
             raise told(error, self._timeouts, which=self._which) from error
 
 
-def told(error: httpx2.TransportError, timeouts: Timeouts, *, which: str) -> ClientError:
+def allow(response: httpx2.Response, between: float, deadline: float) -> bool:
+    """The next read may take `between` seconds (0: any time), and not go beyond the deadline. False: that is over.
+
+    httpx2 has one limit on reading; the connection looks it up at each read."""
+    left = deadline - time.monotonic()
+    limits = response.request.extensions.get("timeout")
+    if isinstance(limits, dict):
+        limits["read"] = _or_none(min(between or math.inf, left))
+    return left > 0
+
+
+def told(error: httpx2.RequestError, timeouts: Timeouts, *, which: str) -> ClientError:
     if isinstance(error, httpx2.ConnectTimeout):
         return TimedOut(which="connect", seconds=timeouts.connect)
     if isinstance(error, httpx2.TimeoutException):
@@ -230,7 +269,11 @@ def told(error: httpx2.TransportError, timeouts: Timeouts, *, which: str) -> Cli
             return NotTrusted(f"There is no secure connection: {text}. A private CA is named by verify=.")
         return NotRunning()
     if isinstance(error, httpx2.ProxyError):
-        return NotTrusted(f"The proxy does not let us through: {error}.")
+        return NotTrusted(f"The proxy does not let us through: {error}. Is proxy= right, or HTTPS_PROXY?")
+    if isinstance(error, httpx2.DecodingError):
+        return CutOff(f"The reply is compressed, and cannot be unpacked: {error}.")
+    if isinstance(error, httpx2.TooManyRedirects):
+        return NotRunning(f"The server sends on from address to address: {error}. Name the last one: url=.")
     return CutOff()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -57,6 +58,8 @@ class Reading:
         self._assembler = Assembler()
         self._first: float | None = None
         self._ended = False
+        self._waiting: deque[Event | Parsed] = deque()
+        """Read and not yet given: whoever stops in the middle of a packet may go on."""
 
     @property
     def result(self) -> Result[Any]:
@@ -132,12 +135,15 @@ class EventStream(Reading):
     def __iter__(self) -> Iterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, SyncStream)
-        while not self._ended:
+        while self._waiting or not self._ended:
+            if self._waiting:
+                yield self._waiting.popleft()
+                continue
             try:
                 data = source.chunk()
             except ClientError as error:
                 raise self._named(error)  # noqa: B904 - the same error, and where it happened
-            yield from self._read(data)
+            self._waiting.extend(self._read(data))
 
     def text(self) -> Iterator[str]:
         """The pieces of the text alone."""
@@ -160,13 +166,15 @@ class AsyncEventStream(Reading):
     async def __aiter__(self) -> AsyncIterator[Event | Parsed]:
         source = self._exchanged.reply
         assert isinstance(source, AsyncStream)
-        while not self._ended:
+        while self._waiting or not self._ended:
+            if self._waiting:
+                yield self._waiting.popleft()
+                continue
             try:
                 data = await source.chunk()
             except ClientError as error:
                 raise self._named(error)  # noqa: B904
-            for event in self._read(data):
-                yield event
+            self._waiting.extend(self._read(data))
 
     async def text(self) -> AsyncIterator[str]:
         async for event in self:

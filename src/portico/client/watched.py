@@ -29,7 +29,7 @@ class Watched:
         exchange = self._watch.asked(wish.server or self.server, wish)
         try:
             reply = self._inner.send(wish)
-        except ClientError as error:
+        except BaseException as error:  # also one that Ctrl-C ended is over
             exchange.failed(error)
             raise
         if isinstance(reply, Answer):
