@@ -83,6 +83,7 @@ class World:
                 "use_beam_search",
                 "response_format",
                 "logprobs",
+                "min_tokens",
             )
             self.says("/openapi.json", described(*fields, paths=("/v1/completions", "/tokenize")))
         return self

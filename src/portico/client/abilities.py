@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from portico.client import overlooked
 from portico.client.servers import Server
 from portico.client.wishes import Answer, Flow, Send
 from portico.errors import TimedOut
@@ -31,6 +32,7 @@ Feature = Literal[
     "embeddings",
     "beam_search",
     "completions",
+    "sampling",
 ]
 FEATURES: tuple[Feature, ...] = Feature.__args__  # type: ignore[attr-defined]
 State = Literal["yes", "no", "unknown"]
@@ -68,6 +70,8 @@ class Ability(Value, frozen=True, kw_only=True):
     flag: str = ""
     via: str = ""
     """The words in which it is asked for, where servers differ: structured_outputs, grammar or json_schema."""
+    without: tuple[str, ...] = ()
+    """Of "sampling": the parameters that it overlooks."""
     server: str = ""
     """Which software it is, with its version."""
 
@@ -252,7 +256,7 @@ class Asked:
             )
         if software.name == OLLAMA:
             return _documented(feature, software, model)
-        if feature in ("choice", "regex", "grammar", "token_ids", "beam_search"):
+        if feature in ("choice", "regex", "grammar", "token_ids", "beam_search", "sampling"):
             engine = shown.details.get("format")
             if engine == "gguf":
                 return _documented(feature, Software(name=LLAMACPP), model)
@@ -307,6 +311,7 @@ _FIELDS: dict[str, str] = {
     "token_ids": "return_token_ids",
     "beam_search": "use_beam_search",
     "logprobs": "logprobs",
+    "sampling": "min_tokens",
 }
 """The field of a chat by which vLLM does it."""
 
@@ -318,6 +323,7 @@ _SINCE: dict[str, tuple[int, ...]] = {
     "beam_search": (0, 6, 2),
     "json_schema": (0, 6, 0),
     "completions": (0, 1, 0),
+    "sampling": (0, 4, 0),
 }
 """vLLM's version from which on it has it, in the form that is sent here (its release notes)."""
 
@@ -350,6 +356,10 @@ _VIA = {LLAMACPP: "grammar", OLLAMA: "json_schema", OPENAI: "json_schema"}
 
 
 def _documented(feature: Feature, software: Software, model: str) -> Ability:
+    if feature == "sampling":
+        without = tuple(sorted(overlooked.BY_SOFTWARE[software.name]))
+        why = f"without {', '.join(without)}"
+        return Ability(feature=feature, state="yes", how="documented", why=why, without=without)
     told = _DOCUMENTED[software.name].get(feature, "")
     state, colon, why = told.partition(": ")
     if not colon:

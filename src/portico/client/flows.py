@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from portico import recording
-from portico.client import budget, enforced, options, prices, results, spending
+from portico.client import budget, enforced, options, overlooked, prices, results, spending
 from portico.client.abilities import Ability, Feature, Probe
 from portico.client.budget import Hold
 from portico.client.exchange import Exchanged, exchange, told
@@ -31,6 +31,8 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/
 _DEFAULT = ("", "default", "auto")
 _ROUTES = {EMBEDDINGS: "embeddings", COMPLETIONS: "completions"}
 _log = logging.getLogger("portico.client")
+_OPENAI = msgspec.structs.replace(openai.OPENAI, passes_extra=True)
+"""What the caller names itself is sent: OpenAI refuses what it does not know, and says so."""
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -278,6 +280,8 @@ class Flows:
 
     def enforceable(self, request: ChatRequest | CompletionRequest) -> Flow[tuple[Any, bool]]:
         """In words that this server enforces; and whether its answer is then JSON. Raises NotSupported."""
+        if asked := overlooked.asked_for(request):
+            yield from self.supports.honours(asked, request.model)
         if request.sampling.extra.get("return_token_ids"):
             yield from self.supports.require("token_ids", request.model)
         kind = enforced.asked_for(request)
@@ -300,7 +304,7 @@ class Flows:
 
     @property
     def _spelling(self) -> openai.Spelling:
-        return openai.OPENAI if self._is_openai() else openai.ANY
+        return _OPENAI if self._is_openai() else openai.ANY
 
     def _limited(self, request: CompletionRequest) -> Flow[CompletionRequest]:
         if request.sampling.max_tokens is not None or self._is_openai():

@@ -104,6 +104,17 @@ def sampling(options: Mapping[str, Any], extra: Mapping[str, Any] | None = None)
     )
 
 
+def _folded(
+    options: Mapping[str, Any], extra: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """What has a name here is a parameter in `extra` too: else it would be sent past a budget, and past what is checked."""
+    rest = dict(extra or {})
+    if "max_completion_tokens" in rest:
+        rest.setdefault("max_tokens", rest.pop("max_completion_tokens"))
+    named = {name: rest.pop(name) for name in [*rest] if name in Options.__annotations__}
+    return ({**named, **options} if named else options), rest
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | set | frozenset) else value
 
@@ -121,6 +132,7 @@ def chat(
     extra: Mapping[str, Any] | None = None,
     options: Mapping[str, Any],
 ) -> ChatRequest:
+    options, extra = _folded(options, extra)
     logprobs = options.get("logprobs")
     alternatives = None if logprobs is None or isinstance(logprobs, bool) else int(logprobs)
     return ChatRequest(
@@ -149,6 +161,7 @@ def completion(
     extra: Mapping[str, Any] | None = None,
     options: Mapping[str, Any],
 ) -> CompletionRequest:
+    options, extra = _folded(options, extra)
     logprobs = options.get("logprobs")
     return CompletionRequest(
         model=model,

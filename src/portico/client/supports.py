@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -69,6 +69,20 @@ class Supports:
         if found.state == "no":
             raise self._lacking(found)
         return found
+
+    def honours(self, parameters: Sequence[str], model: str) -> Flow[None]:
+        """Raises NotSupported for parameters that the server is known to overlook."""
+        try:
+            found = yield from self.ability("sampling", model)
+        except ClientError:
+            return
+        if lost := [name for name in parameters if name in found.without]:
+            error = NotSupported(
+                f"{found.server} would overlook {', '.join(lost)} with {model}: leave that out, or ask a model that vLLM runs.",
+                feature=lost[0],
+            )
+            error.url = self._server.url
+            raise error
 
     def _lacking(self, found: Ability) -> NotSupported:
         why = f": {found.why}" if found.why else ""

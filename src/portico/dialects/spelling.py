@@ -25,6 +25,8 @@ class Spelling(Value, frozen=True, kw_only=True):
     """The reasoning effort goes to the chat template by name as well, not only as a field of its own."""
     extensions: bool = True
     """It overlooks what OpenAI's API does not have. A server that refuses it is sent nothing of it."""
+    passes_extra: bool = False
+    """It is sent names that no shape here has, though it may refuse them."""
     most_tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The field of a chat that limits its answer."""
 

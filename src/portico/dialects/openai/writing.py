@@ -131,7 +131,7 @@ def _settings(request: ChatRequest | CompletionRequest, model: str, spelling: Sp
 
 def _extra(request: ChatRequest | CompletionRequest, spelling: Spelling) -> dict[str, Any]:
     """Samplers that only some engines have."""
-    return request.sampling.extra if spelling.extensions else {}
+    return request.sampling.extra if spelling.extensions or spelling.passes_extra else {}
 
 
 def _inputs(inputs: tuple[str | tuple[int, ...], ...]) -> str | list[str | int | list[int]]:
