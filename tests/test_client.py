@@ -4,6 +4,7 @@ and which error says what."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -38,7 +39,7 @@ from portico.errors import (
     WrongAnswer,
     WrongKey,
 )
-from portico.messages import TextDelta
+from portico.messages import TextDelta, Tool
 from scripted_answers import CHAT, COMPLETIONS, chat_stream, reply
 from scripted_upstream import CLOSE, HOLD, RESET, ScriptedUpstream
 
@@ -502,3 +503,71 @@ def test_threads_share_a_client(upstream: ScriptedUpstream) -> None:
         for thread in threads:
             thread.join()
     assert answers == ["Hello there"] * 8
+
+
+def test_an_answer_in_two_parts_says_what_both_took(both: Both, upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, said('{"name": "Ada", "a', "length"), said('ge": 36}'))
+    result = both.chat(told={"output": Person})
+    assert result.usage.input_tokens == 14 and result.usage.output_tokens == 6
+    assert len(result.attempts) == 2 and result.choices[0].text == result.text
+
+
+def test_a_union_is_an_output_type(both: Both, upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, said('{"value": 3}'), said('{"value": null}'))
+    found = both.do(lambda one: one.chat("Hello", output=int | None)).parsed
+    assert found == 3 and both.chat(told={"output": int | None}).parsed is None
+
+
+def test_a_schema_is_called_what_openai_lets_it_be_called(both: Both, upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, said("{}"))
+    both.chat(told={"output": {"title": "A person, named!", "type": "object"}})
+    assert upstream.last(CHAT)["response_format"]["json_schema"]["name"] == "A_person__named_"
+
+
+def test_a_turn_that_calls_a_tool_is_no_wrong_answer(both: Both, upstream: ScriptedUpstream) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "go", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    upstream.script(CHAT, reply(200, {"choices": [choice]}))
+    found = both.chat(told={"output": Person, "tools": [Tool(name="go")]})
+    assert found.parsed is None and found.tool_calls[0].name == "go"
+
+
+def test_one_message_need_not_be_a_list(both: Both, upstream: ScriptedUpstream) -> None:
+    both.chat({"role": "user", "content": "Hello"})
+    assert upstream.last(CHAT)["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def test_log_probabilities_of_the_prompt(both: Both, upstream: ScriptedUpstream) -> None:
+    told = [
+        None,
+        {"7": {"logprob": -2.0, "decoded_token": "b"}, "5": {"logprob": -0.5, "decoded_token": "a"}},
+    ]
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    upstream.script(CHAT, reply(200, {"choices": [choice], "prompt_logprobs": told}))
+    first, second = both.chat(told={"prompt_logprobs": 1}).prompt_logprobs
+    assert first is None and (second.token, second.id, second.logprob) == ("b", 7, -2.0)
+    assert [each.token for each in second.top] == ["a", "b"]
+
+
+def test_a_variable_that_does_not_count_may_be_wrong() -> None:
+    environ = {"PORTICO_HOST": "http://a", "OPENAI_BASE_URL": "ftp://b"}
+    assert candidates(None, None, environ)[0].url == "http://a"
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL"):
+        candidates(None, None, {"OPENAI_BASE_URL": "ftp://b"})
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_client_in_one_loop_after_the_other(upstream: ScriptedUpstream) -> None:
+    one = AsyncClient(upstream.url)
+
+    async def ask() -> str:
+        return (await one.chat("Hello")).text
+
+    assert [asyncio.run(ask()) for _ in range(3)] == ["Hello there"] * 3
+
+    async def close() -> None:
+        await one.close()
+
+    asyncio.run(close())
+    gc.collect()  # here, where what a loop left open may be warned of

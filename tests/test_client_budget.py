@@ -18,12 +18,13 @@ from live_server import LiveServer
 from portico.client.async_client import AsyncClient
 from portico.client.budget import Budget, Hold, Need, hold, in_force
 from portico.client.client import Client
-from portico.client.prices import FREE, Cost, Price, openai_prices, tariff, total
+from portico.client.prices import FREE, Cost, Price, Tariff, cost, openai_prices, tariff, total
 from portico.client.servers import Server
 from portico.client.settings import NO_RETRY, Timeouts
 from portico.errors import (
     ConfigError,
     CutOff,
+    InvalidRequest,
     OverBudget,
     PriceUnknown,
     PromptTooLong,
@@ -511,3 +512,21 @@ def test_on_the_embedded_engine(server: LiveServer) -> None:
             for _ in range(30):
                 one.chat("What is the capital of France?", max_tokens=20)
     assert 300 - (count.tokens + 20) <= budget.used_tokens <= 300 and not budget.estimated
+
+
+def test_a_request_that_cannot_be_written_leaves_a_budget_as_it_was(both: Both) -> None:
+    budget = Budget(tokens=1000)
+    with pytest.raises(InvalidRequest, match="cannot be written"):
+        both.do(lambda one: one.complete("Hello", max_tokens=3, extra={"new": object()}), budget=budget)
+    assert (budget.used_tokens, budget.held_tokens) == (0, 0)
+
+
+def test_no_limit_in_llamacpps_words_is_what_is_left(both: Both, upstream: ScriptedUpstream) -> None:
+    both.chat(budget=Budget(tokens=PROMPT + 100), told={"max_tokens": -1})
+    assert upstream.last(CHAT)["max_tokens"] == 100
+
+
+def test_what_nobody_told_costs_nobody_knows_what() -> None:
+    paid = Tariff(price=Price(input=1, output=1), why="told")  # type: ignore[arg-type]
+    assert cost(paid, Usage()).usd is None and "did not tell" in cost(paid, Usage()).why
+    assert cost(paid, Usage(output_tokens=1)).usd and cost(Tariff(price=FREE, why="local"), Usage()).usd == 0

@@ -13,10 +13,11 @@ from portico.client.async_client import AsyncClient
 from portico.client.client import Client
 from portico.client.conversation import AsyncConversation, Conversation, History
 from portico.client.settings import NO_RETRY
-from portico.errors import InvalidRequest, PromptTooLong, ServerFailed
-from portico.messages import Message, Text, ToolCall, ToolResult
+from portico.errors import InvalidRequest, PromptTooLong, ServerFailed, WrongAnswer
+from portico.messages import Message, Text, Tool, ToolCall, ToolResult
 from scripted_answers import CHAT, reply
 from scripted_upstream import ScriptedUpstream
+from test_client import said
 
 
 @pytest.fixture
@@ -132,3 +133,34 @@ def test_a_summary_takes_the_place_of_the_oldest_turns(upstream: ScriptedUpstrea
         assert "Summarise" in upstream.last(CHAT)["messages"][-1]["content"]
         assert [len(turn) for turn in talk.turns()] == [2, 2]
         assert talk.turns()[-1][0].text == "Turn 3"
+
+
+def test_what_a_chat_takes_a_conversation_takes(upstream: ScriptedUpstream) -> None:
+    """And its tools are counted."""
+    tool = Tool(name="go")
+    upstream.script("/tokenize", counted(lambda messages: 10))
+    with Client(upstream.url) as client:
+        Conversation(client).ask("One", tools=[tool], think=False, extra={"new": 1}, temperature=0)
+    sent = upstream.last(CHAT)
+    assert sent["tools"][0]["function"]["name"] == "go" and sent["new"] == 1 and sent["temperature"] == 0
+    assert upstream.last("/tokenize")["tools"]
+
+
+def test_more_turns_are_kept_than_there_are(upstream: ScriptedUpstream) -> None:
+    with Client(upstream.url) as client:
+        talk = Conversation(client)
+        talk.ask("One")
+        talk.ask("Two")
+        before = list(talk.messages)
+        assert talk.summarise(keep=3) == "" and talk.messages == before
+
+
+def test_an_empty_summary_replaces_nothing(upstream: ScriptedUpstream) -> None:
+    with Client(upstream.url) as client:
+        talk = Conversation(client)
+        talk.ask("One")
+        before = list(talk.messages)
+        upstream.script(CHAT, said(" "))
+        with pytest.raises(WrongAnswer, match="stays as it is"):
+            talk.summarise(keep=0)
+        assert talk.messages == before

@@ -415,3 +415,47 @@ def test_cancelling_is_no_error_of_ours(upstream: ScriptedUpstream) -> None:
 
     with pytest.raises(TimeoutError):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("words", "feature", "flag"),
+    [
+        (
+            "Requested sample logprobs of 50, which is greater than max allowed: 20",
+            "logprobs",
+            "--max-logprobs",
+        ),
+        (
+            "Chat template is passed with request, but --trust-request-chat-template is not set.",
+            "chat_template",
+            "--trust-request-chat-template",
+        ),
+        (
+            "thinking_token_budget is set but reasoning_config is not configured.",
+            "thinking_token_budget",
+            "--reasoning-parser",
+        ),
+        ('Grammar error: Unimplemented keys: ["uniqueItems"]', "json_schema", "uniqueItems"),
+    ],
+)
+def test_what_vllm_says_of_a_feature_that_is_off(
+    both: Both, upstream: ScriptedUpstream, words: str, feature: str, flag: str
+) -> None:
+    upstream.script(CHAT, error(400, words))
+    with pytest.raises(NotSupported, match=flag) as caught:
+        both.chat()
+    assert caught.value.feature == feature
+
+
+def test_a_server_that_sends_on(both: Both, upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, error(307, location="https://elsewhere/v1/chat/completions"))
+    with pytest.raises(Refused, match=r"sends on to https://elsewhere/v1/chat/completions: name that"):
+        both.chat()
+
+
+def test_a_listed_model_that_is_not_there_is_told_in_the_servers_words(
+    both: Both, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(CHAT, error(404, "The model `mock-model` does not exist at its engine."))
+    with pytest.raises(NoSuchModel, match="It says: The model `mock-model` does not exist at its engine"):
+        both.chat(model="mock-model")

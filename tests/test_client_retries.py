@@ -12,11 +12,13 @@ from certificates import Authority
 from portico.client.settings import Retry, Timeouts
 from portico.errors import (
     ClientError,
+    ConfigError,
     CutOff,
     NotRunning,
     NotTrusted,
     OutOfMemory,
     RateLimited,
+    Refused,
     ServerFailed,
     TimedOut,
 )
@@ -126,3 +128,25 @@ def test_a_wait_is_never_longer_than_the_most() -> None:
     )
     assert QUICK.again(RateLimited("no", retry_after=0.5), 1, tried_there=True) == 0.5, "it asked for it"
     assert QUICK.again(RateLimited("no", retry_after=5.0), 1, tried_there=False) is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_is_not_to_be_asked_again_is_not_either_where_the_server_says_when(
+    both: Both, upstream: ScriptedUpstream, status: int
+) -> None:
+    upstream.script(CHAT, error(status, retry_after="0"))
+    with pytest.raises((RateLimited, ServerFailed)):
+        both.chat(retry=Retry(statuses=frozenset({500})))
+    assert len(upstream.requests(CHAT)) == 1
+
+
+def test_a_conflict_is_asked_again_when_the_server_says(both: Both, upstream: ScriptedUpstream) -> None:
+    upstream.script(CHAT, error(409, retry_after="60"))
+    with pytest.raises(Refused) as caught:
+        both.chat()
+    assert caught.value.retry_after == 60 and caught.value.attempts == 1, "a minute is longer than is waited"
+
+
+def test_no_attempt_at_all_is_no_policy() -> None:
+    with pytest.raises(ConfigError, match="1 is no retries"):
+        Retry(attempts=0)

@@ -429,8 +429,9 @@ class NoSuchModel(ClientError):
 
     todo = "Name one that it has: model= or VLLM_MODEL_NAME; client.models() lists them."
 
-    def __init__(self, *, model: str, served: Sequence[str] = ()) -> None:
-        told = f" It has: {', '.join(served)}." if served else ""
+    def __init__(self, *, model: str, served: Sequence[str] = (), said: str = "") -> None:
+        """`said`: the server's own words, where the list would not tell more."""
+        told = f" It has: {', '.join(served)}." if served else f" It says: {said}" if said else ""
         super().__init__(f"The server has no model {model!r}.{told}")
         self.model, self.served = model, tuple(served)
 
@@ -476,9 +477,17 @@ class Refused(ClientError):
 
     code = "refused"
 
-    def __init__(self, message: str, *, status: int, code: str = "", param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status, self.param = status, param
+        self.status, self.param, self.retry_after = status, param, retry_after
         if status in (404, 405):
             self.todo = "There is no such route: is the address right? Both http://HOST:PORT and http://HOST:PORT/v1 are understood."
         if code:

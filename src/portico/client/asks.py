@@ -14,7 +14,7 @@ from portico.client.flows import CHAT, COMPLETIONS, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
 from portico.client.prices import Cost
-from portico.client.results import Attempt, Result
+from portico.client.results import Attempt, Result, joined
 from portico.client.rows import Row, given_row
 from portico.client.streaming import Reader
 from portico.client.tokens import Count
@@ -133,7 +133,7 @@ class Asks:
                 rest = yield from self._flows.chat(more)
             except ClientError:
                 return result
-            result = msgspec.structs.replace(rest, text=result.text + rest.text)
+            result = joined(result, rest)
         return result
 
     def chat_stream(

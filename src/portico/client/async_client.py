@@ -47,8 +47,8 @@ T = TypeVar("T")
 
 class AsyncClient:
     """Talks to Portico, vLLM, Ollama's /v1, OpenAI, or anything else that speaks OpenAI's API. Its server is found at the
-    first call; it never starts one (portico.local does). Close it, or use it in an `async with`. It belongs to the event loop in
-    which it is first used; tasks may share it.
+    first call; it never starts one (portico.local does). Close it, or use it in an `async with`. It belongs to one event loop at
+    a time, in which tasks may share it; in another one it makes new connections.
 
     url, api_key: the server and its key; else PORTICO_HOST, VLLM_BASE_URL or VLLM_ENDPOINT, OLLAMA_HOST, OPENAI_BASE_URL,
     each with the key of its own variable; else whoever answers on loopback's ports 11434 and 8000.
@@ -111,6 +111,7 @@ class AsyncClient:
             environ=environ,
         )
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._finding = asyncio.Lock()
         self._sender: AsyncWatched | None = None
         self._flows: Flows | None = None
@@ -125,6 +126,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends its connections. A client that is used again opens new ones."""
+        self._in_this_loop()
         if self._sender is not None:
             await self._sender.close()
             self._sender = self._flows = None
@@ -409,10 +411,16 @@ class AsyncClient:
         return await drive(ask(flows), sender)
 
     async def _found(self) -> tuple[AsyncWatched, Flows]:
+        self._in_this_loop()
         async with self._finding:
             if self._sender is None or self._flows is None:
                 self._sender, self._flows = await self._first_that_answers()
             return self._sender, self._flows
+
+    def _in_this_loop(self) -> None:
+        """After a second asyncio.run, say: the connections went with the loop that they belonged to."""
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop, self._finding, self._sender, self._flows = loop, asyncio.Lock(), None, None
 
     async def _first_that_answers(self) -> tuple[AsyncWatched, Flows]:
         if len(self._candidates) == 1:
@@ -423,15 +431,12 @@ class AsyncClient:
             try:
                 await drive(flows.models(), sender)
             except NotRunning:
-                await sender.close()
+                continue
             except ClientError:
+                pass  # something is there, and its error is worth more than ours
+            finally:
                 await sender.close()
-                return self._at(
-                    server, self._settings
-                )  # something is there, and its error is worth more than ours
-            else:
-                await sender.close()
-                return self._at(server, self._settings)
+            return self._at(server, self._settings)
         if self._others:  # the first is asked again at each call, and then they are
             return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)

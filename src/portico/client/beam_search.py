@@ -17,7 +17,7 @@ from portico import recording
 from portico.client import options
 from portico.client.beams import Beam, Beams, EarlyStopping, IsEnd, Line, Search
 from portico.client.flows import COMPLETIONS, Flows
-from portico.client.results import Timing
+from portico.client.results import Timing, used_by_both
 from portico.client.wishes import Flow, Together
 from portico.dialects import openai
 from portico.dialects.openai.logprobs import NUMBERED
@@ -181,7 +181,7 @@ class _Asking:
         result = exchanged.read(openai.read_completion_result, "an answer")
         choice = result.choices[0] if result.choices else Choice()
         self._requests += 1
-        self._usage = _sum(self._usage, result.usage)
+        self._usage = used_by_both(self._usage, result.usage)
         return choice.logprobs, choice.finish_reason == "stop"
 
     def _texts(self, answers: Sequence[tuple[int, ...]]) -> Flow[list[str]]:
@@ -286,15 +286,6 @@ def _servers(flows: Flows, model: str, prompt: Sequence[int], wanted: Wanted) ->
     used = Usage(input_tokens=reply.usage.prompt_tokens, output_tokens=reply.usage.completion_tokens)
     found.sort(key=lambda beam: -beam.score)
     return Beams(sequences=tuple(found), usage=used, requests=1, by="server")
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    cached = [each.cached_tokens for each in (one, other) if each.cached_tokens is not None]
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        cached_tokens=sum(cached) if cached else None,
-    )
 
 
 def _lacking(flows: Flows, what: str) -> NotSupported:

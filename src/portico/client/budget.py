@@ -148,6 +148,12 @@ class Hold:
             else:
                 self._end(self._tokens, self._cost)
 
+    def unsent(self) -> None:
+        """Nothing of it was sent."""
+        with _lock:
+            if self._open:
+                self._end(0, Decimal(0))
+
     def failed(self, error: BaseException) -> None:
         with _lock:
             if self._open:

@@ -421,15 +421,12 @@ class Client:
             try:
                 drive(flows.models(), sender)
             except NotRunning:
-                sender.close()
+                continue
             except ClientError:
+                pass  # something is there, and its error is worth more than ours
+            finally:
                 sender.close()
-                return self._at(
-                    server, self._settings
-                )  # something is there, and its error is worth more than ours
-            else:
-                sender.close()
-                return self._at(server, self._settings)
+            return self._at(server, self._settings)
         if self._others:  # the first is asked again at each call, and then they are
             return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)

@@ -16,11 +16,13 @@ from portico.client.flows import Flows
 from portico.client.options import Messages
 from portico.client.results import Result
 from portico.client.wishes import Flow
-from portico.errors import InvalidRequest, PromptTooLong
+from portico.errors import InvalidRequest, PromptTooLong, WrongAnswer
 from portico.messages import Message, Text
 
 ROOM = 256
 """Tokens that are left for an answer whose max_tokens nobody gave."""
+_ABOUT = ("tools", "tool_choice", "parallel_tool_calls", "think", "extra")
+"""Arguments of a chat that are no parameters of sampling."""
 SUMMARISE = (
     "Summarise the conversation so far in a few sentences, so that somebody who reads only them can go on with it. "
     "Keep names, numbers and decisions."
@@ -77,8 +79,9 @@ def ask(
     """The answer to `said`, which joins the history together with it. The oldest turns are cut until all fits. What was
     not answered was not said: an error leaves the history as it was."""
     after = History(history.system, [*history.messages, *options.conversation(said)])
-    yield from _cut(flows, after, given, model)
-    about = {"system": after.system}
+    about = {"system": after.system, **{name: given[name] for name in _ABOUT if name in given}}
+    given = {name: value for name, value in given.items() if name not in _ABOUT}
+    yield from _cut(flows, after, about, given, model)
     asks = Asks(flows)
     result = yield from asks.chat(
         tuple(after.messages), model=model, output_type=output, check=False, about=about, given=given
@@ -88,11 +91,14 @@ def ask(
     return result
 
 
-def _cut(flows: Flows, history: History, given: Mapping[str, Any], model: str | None) -> Flow[None]:
+def _cut(
+    flows: Flows, history: History, about: Mapping[str, Any], given: Mapping[str, Any], model: str | None
+) -> Flow[None]:
     name = yield from flows.model(model)
     wanted = int(given.get("max_tokens") or ROOM)
     while True:
-        request = options.chat(name, tuple(history.messages), system=history.system, options={})
+        tools = about.get("tools") or ()
+        request = options.chat(name, tuple(history.messages), system=history.system, tools=tools, options={})
         count = yield from flows.tokens.count(request)
         if count.limit is None or count.tokens + wanted <= count.limit:
             return
@@ -106,7 +112,8 @@ def _cut(flows: Flows, history: History, given: Mapping[str, Any], model: str | 
 def summarise(flows: Flows, history: History, *, keep: int, model: str | None) -> Flow[str]:
     """The oldest turns, all but the last `keep`, are replaced by the model's own summary of them."""
     turns = history.turns()
-    old, rest = turns[: len(turns) - keep], turns[len(turns) - keep :]
+    there = max(0, len(turns) - keep)
+    old, rest = turns[:there], turns[there:]
     if not old:
         return ""
     name = yield from flows.model(model)
@@ -114,6 +121,10 @@ def summarise(flows: Flows, history: History, *, keep: int, model: str | None) -
     told = (*(message for turn in old for message in turn), asked)
     request = options.chat(name, told, system=history.system, options={"temperature": 0})
     result = yield from flows.chat(request)
+    if not result.text.strip():
+        empty = WrongAnswer("The summary is empty; the conversation stays as it is.", text=result.text)
+        empty.url, empty.request_id = result.url, result.request_id
+        raise empty
     summary = (
         Message(role="user", parts=(Text(text="What was said before, in short?"),)),
         Message(role="assistant", parts=(Text(text=result.text),)),

@@ -146,15 +146,18 @@ def told(reply: Answer, *, model: str) -> ClientError:
             f"The server refuses the key: {text} Set it with api_key=, or in the variable of this server."
         )
     if status == 404 and (code == "model_not_found" or ("model" in lower and "not" in lower)):
-        return NoSuchModel(model=model)
+        return NoSuchModel(model=model, said=text)
     if status == 429:
         return RateLimited(text, retry_after=retry_after(reply.headers))
     if feature := _feature(lower):
         return NotSupported(text, feature=feature[0], flag=feature[1])
     if status == 400 and code == "unsupported":
         return NotSupported(text, feature=code)
+    if 300 <= status < 400 and (elsewhere := reply.headers.get("location")):
+        return Refused(f"The server sends on to {elsewhere}: name that address, url=.", status=status)
     if status < 500:
-        return Refused(text, status=status, code=code, param=error.param)
+        again = retry_after(reply.headers)
+        return Refused(text, status=status, code=code, param=error.param, retry_after=again)
     return ServerFailed(text, status=status, code=code, retry_after=retry_after(reply.headers))
 
 
@@ -164,6 +167,13 @@ _FEATURES = {
     "--enable-auto-tool-choice": ("tools", "--enable-auto-tool-choice --tool-call-parser PARSER"),
     "scheduling-policy": ("priority", "--scheduling-policy priority"),
     "max-logprobs": ("logprobs", "--max-logprobs N"),
+    "logprobs of": ("logprobs", "--max-logprobs N"),  # vLLM 0.32: greater than max allowed
+    "--trust-request-chat-template": ("chat_template", "--trust-request-chat-template"),
+    "reasoning_config is not configured": ("thinking_token_budget", "--reasoning-parser PARSER"),
+    "unimplemented keys": (
+        "json_schema",
+        "",
+    ),  # the schema's, which vLLM's grammars do not know: it names them
     "does not support tools": ("tools", ""),  # Ollama, of a model whose template has none
     "chat template is no longer allowed": ("chat", "--chat-template FILE"),
     "no chat template": ("chat", ""),  # Portico, which says the rest

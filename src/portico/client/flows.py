@@ -23,7 +23,7 @@ from portico.client.supports import Supports
 from portico.client.tokens import Tokens
 from portico.client.wishes import Answer, Flow, Gate, Once, Send
 from portico.dialects import openai
-from portico.errors import ClientError, NoSuchModel, NotSupported, Refused, ServerFailed
+from portico.errors import ClientError, InvalidRequest, NoSuchModel, NotSupported, Refused, ServerFailed
 from portico.messages import ChatRequest, CompletionRequest, EmbeddingRequest
 
 T = TypeVar("T")
@@ -239,7 +239,12 @@ class Flows:
             there, held = yield from spending.reserved(place, there, stream=stream, began=began)
             if isinstance(there, CompletionRequest) and held is None:
                 there = yield from place._limited(there)
-            body = place._written(there)
+            try:
+                body = place._written(there)
+            except (TypeError, ValueError, InvalidRequest) as error:
+                if held is not None:
+                    held.unsent()
+                raise InvalidRequest(f"The request cannot be written as JSON: {error}.") from error
             exchanged = yield from place._held(path, body, model, held, stream=stream, began=began)
             exchanged.as_json = as_json
             return exchanged
@@ -365,7 +370,7 @@ class Flows:
             raise
         except NoSuchModel as error:
             served = yield from self._served()
-            if not served:
+            if not served or model in served:  # then its own words are worth more than the list
                 raise
             named = NoSuchModel(model=model, served=served)
             named.url, named.request_id, named.attempts = error.url, error.request_id, error.attempts

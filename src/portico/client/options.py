@@ -93,6 +93,7 @@ def sampling(options: Mapping[str, Any], extra: Mapping[str, Any] | None = None)
             raise InvalidRequest(
                 f"There is no parameter {name!r}. If the server has it: extra={{{name!r}: ...}}.", param=name
             )
+    options = {**options, "max_tokens": _limit(options.get("max_tokens"))}
     stop = options.get("stop") or ()
     bias = options.get("logit_bias")
     rest = {name: _plain(value) for name, value in options.items() if name not in _OURS and value is not None}
@@ -102,6 +103,16 @@ def sampling(options: Mapping[str, Any], extra: Mapping[str, Any] | None = None)
         logit_bias={str(token): float(value) for token, value in bias.items()} if bias else None,
         extra={**rest, **(extra or {})},
     )
+
+
+def _limit(tokens: Any) -> Any:
+    """-1 is llama.cpp's word for no limit. Raises InvalidRequest for what is less."""
+    if isinstance(tokens, int) and tokens < -1:
+        raise InvalidRequest(
+            f"max_tokens={tokens}: it is at least 1; without it an answer has the rest of the context.",
+            param="max_tokens",
+        )
+    return None if tokens == -1 else tokens
 
 
 def _folded(
@@ -182,6 +193,8 @@ def conversation(messages: Messages, system: str | None = None) -> tuple[Message
         return (*lead, Message(role="user", parts=(Text(text=messages),)))
     if isinstance(messages, Message):
         return (*lead, messages)
+    if isinstance(messages, Mapping):
+        return (*lead, *_read([messages]))
     found: list[Message] = []
     plain: list[Mapping[str, Any]] = []
     for each in messages:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
+from types import UnionType
 from typing import Any, Generic, TypeVar, get_type_hints, is_typeddict
 
 import msgspec
@@ -61,7 +62,10 @@ class Output(Generic[P]):
 
 
 def checked(result: Result[Any], wanted: Output[P]) -> Result[P]:
-    """With the answer as a value. Raises WrongAnswer for one that was cut off or does not keep to its type."""
+    """With the answer as a value; a turn that calls tools instead of answering has none. Raises WrongAnswer for one that was
+    cut off or does not keep to its type."""
+    if result.tool_calls and not result.text:
+        return result
     try:
         if result.finish_reason == "length":
             cut = f"The answer was cut off after {result.usage.output_tokens} tokens: raise max_tokens."
@@ -83,10 +87,7 @@ class _Typed(Output[Any]):
         if self.wrapped:  # OpenAI's strict mode, and small models, want an object
             definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
             schema = {"type": "object", "properties": {"value": schema}, "required": ["value"], **definitions}
-        name = getattr(kind, "__name__", "response")
-        self.format = Format(
-            kind="schema", name=re.sub(r"[^\w-]", "_", name)[:64] or "response", schema=closed(schema)
-        )
+        self.format = Format(kind="schema", name=_named(getattr(kind, "__name__", "")), schema=closed(schema))
 
     def read(self, text: str) -> Any:
         import json
@@ -109,6 +110,11 @@ class _Typed(Output[Any]):
             raise WrongAnswer(f"The answer is no JSON: {error}.", text=text, problems=[str(error)]) from error
 
 
+def _named(name: Any) -> str:
+    """As OpenAI lets a schema be called."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", str(name or ""))[:64] or "response"
+
+
 def _pydantics(kind: Any) -> Any:
     """Before Python 3.12 pydantic reads typing_extensions' TypedDict only."""
     if sys.version_info >= (3, 12) or not is_typeddict(kind) or type(kind).__module__ != "typing":
@@ -122,7 +128,7 @@ def _pydantics(kind: Any) -> Any:
 class _Schema(Output[Any]):
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = dict(schema)
-        self.format = Format(kind="schema", name=str(schema.get("title") or "response"), schema=self._schema)
+        self.format = Format(kind="schema", name=_named(schema.get("title")), schema=self._schema)
 
     def read(self, text: str) -> Any:
         import json
@@ -177,6 +183,7 @@ def output(wanted: Any) -> Output[Any]:
         or is_dataclass(wanted)
         or is_typeddict(wanted)
         or hasattr(wanted, "__origin__")
+        or isinstance(wanted, UnionType)
     ):
         return _Typed(wanted)
     raise InvalidRequest(

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 
@@ -93,7 +92,9 @@ def tariff(server: Server, model: str, given: Mapping[str, Price]) -> Tariff:
     )
 
 
-def cost(found: Tariff, usage: Usage | Any) -> Cost:
+def cost(found: Tariff, usage: Usage) -> Cost:
+    if found.price not in (None, FREE) and not usage.input_tokens + usage.output_tokens:
+        return Cost(why=f"the server did not tell what it took; {found.why}")
     return Cost(usd=found.price.of(usage) if found.price is not None else None, why=found.why)
 
 

@@ -53,8 +53,13 @@ class Remembered:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Renamed when it is whole: another program that reads it at this moment sees one or the other.
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(msgspec.json.encode(dict(newest)))
-            os.replace(file.name, path)
+                try:
+                    file.write(msgspec.json.encode(dict(newest)))
+                    file.flush()
+                    os.replace(file.name, path)
+                except OSError:
+                    os.unlink(file.name)
+                    raise
         except OSError:
             return
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from portico.client import prices
 from portico.client.prices import Cost
 from portico.dialects import openai
 from portico.messages import Choice, FinishReason, Logprob, ToolCall, Usage, Value
@@ -50,6 +51,8 @@ class Result(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
     token_ids: tuple[int, ...] = ()
     """Of the answer, where the server gives them (return_token_ids)."""
     prompt_token_ids: tuple[int, ...] = ()
+    prompt_logprobs: tuple[Logprob | None, ...] = ()
+    """One for each token of the prompt, where they were asked for; None: the first, of which nobody can say."""
     choices: tuple[Choice, ...] = ()
     """All answers, for n > 1; the first is what stands above."""
     model: str = ""
@@ -68,9 +71,19 @@ class Result(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
         return self.text
 
 
+class _Said(msgspec.Struct):
+    logprob: float
+    decoded_token: str | None = None
+
+
+_Prompt = list[dict[str, _Said] | None] | None
+"""vLLM's: by token id, first the one that stands there, then the likeliest."""
+
+
 class _Choice(msgspec.Struct):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: _Prompt = None
 
 
 class _Extra(msgspec.Struct):
@@ -80,6 +93,7 @@ class _Extra(msgspec.Struct):
     model: str = ""
     choices: list[_Choice] = []
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: _Prompt = None
 
 
 def read(body: bytes, *, completion: bool, **about: Any) -> Result[Any]:
@@ -94,9 +108,54 @@ def read(body: bytes, *, completion: bool, **about: Any) -> Result[Any]:
         first=first,
         token_ids=tuple(ids.token_ids or ()),
         prompt_token_ids=tuple(extra.prompt_token_ids or ids.prompt_token_ids or ()),
+        prompt_logprobs=tuple(map(_of_prompt, extra.prompt_logprobs or ids.prompt_logprobs or ())),
         id=extra.id,
         model=extra.model,
         **about,
+    )
+
+
+def _of_prompt(said: Mapping[str, _Said] | None) -> Logprob | None:
+    if not said:
+        return None
+    found = [
+        Logprob(token=each.decoded_token or "", logprob=each.logprob, id=int(token))
+        for token, each in said.items()
+    ]
+    top = tuple(sorted(found, key=lambda each: -each.logprob))
+    return msgspec.structs.replace(found[0], top=top)
+
+
+def joined(begun: Result[Any], rest: Result[Any]) -> Result[Any]:
+    """An answer that was made in two calls, with what both took."""
+    replace = msgspec.structs.replace
+    text = begun.text + rest.text
+    return replace(
+        rest,
+        text=text,
+        reasoning=begun.reasoning + rest.reasoning,
+        usage=used_by_both(begun.usage, rest.usage),
+        logprobs=begun.logprobs + rest.logprobs,
+        token_ids=begun.token_ids + rest.token_ids,
+        prompt_token_ids=begun.prompt_token_ids,
+        prompt_logprobs=begun.prompt_logprobs,
+        choices=tuple(replace(each, text=text) for each in rest.choices[:1]),
+        timing=Timing(total=begun.timing.total + rest.timing.total),
+        attempts=begun.attempts + rest.attempts,
+        cost=prices.total([begun.cost, rest.cost]),
+    )
+
+
+def used_by_both(one: Usage, other: Usage) -> Usage:
+    def known(name: str) -> int | None:
+        found = [each for each in (getattr(one, name), getattr(other, name)) if each is not None]
+        return sum(found) if found else None
+
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        cached_tokens=known("cached_tokens"),
+        reasoning_tokens=known("reasoning_tokens"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit, urlunsplit
 
 from portico.errors import ConfigError
@@ -51,8 +51,8 @@ def candidates(url: str | None, api_key: str | None, environ: Mapping[str, str])
     )
 
 
-def _named(environ: Mapping[str, str]) -> list[tuple[str, str, str | None]]:
-    """(variable, URL, key) of each variable that is set, in their order."""
+def _named(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str | None]]:
+    """(variable, URL, key) of each variable that is set, in their order; one that comes after the one that counts is not read."""
     keys = {
         "PORTICO_HOST": "PORTICO_API_KEY",
         "VLLM_BASE_URL": "VLLM_API_KEY",
@@ -60,14 +60,12 @@ def _named(environ: Mapping[str, str]) -> list[tuple[str, str, str | None]]:
         "OLLAMA_HOST": "OLLAMA_API_KEY",
         "OPENAI_BASE_URL": "OPENAI_API_KEY",
     }
-    found = []
     for variable, key in keys.items():
         if text := environ.get(variable, "").strip().strip("\"'"):
-            found.append((variable, _url(text, variable), environ.get(key, "").split(",")[0].strip() or None))
-    return found
+            yield variable, _url(text, variable), environ.get(key, "").split(",")[0].strip() or None
 
 
-def _key_of(url: str, named: list[tuple[str, str, str | None]], environ: Mapping[str, str]) -> str | None:
+def _key_of(url: str, named: Iterator[tuple[str, str, str | None]], environ: Mapping[str, str]) -> str | None:
     """The key of the variable that names this very server."""
     for _, where, key in named:
         if where == url:

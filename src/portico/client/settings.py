@@ -9,7 +9,16 @@ from pathlib import Path
 from portico.client.budget import Budget
 from portico.client.fallback import Fallback
 from portico.client.prices import Price
-from portico.errors import ClientError, CutOff, NotRunning, RateLimited, Refused, ServerFailed, TimedOut
+from portico.errors import (
+    ClientError,
+    ConfigError,
+    CutOff,
+    NotRunning,
+    RateLimited,
+    Refused,
+    ServerFailed,
+    TimedOut,
+)
 from portico.messages import Value
 
 
@@ -38,12 +47,16 @@ class Retry(Value, frozen=True, kw_only=True):
     statuses: frozenset[int] = frozenset({408, 409, 425, 429, *(set(range(500, 600)) - {501, 505, 507, 511})})
     """Of replies. Not those by which a server says that it cannot (501, 505), has no room (507) or wants a login (511)."""
 
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"Retry(attempts={self.attempts}) would send nothing: 1 is no retries.")
+
     def again(
         self, error: ClientError, attempt: int, *, tried_there: bool, drawn: float | None = None
     ) -> float | None:
         """Seconds to wait after `attempt` attempts, the last of which ended in `error`; None: it is told.
 
-        1. Enough attempts. 2. The server says when to come again: then. 3. It has retried by itself: retries are not
+        1. Enough attempts. 2. The server says when to come again: then, if the status is one of `statuses`. 3. It has retried by itself: retries are not
         multiplied. 4. There was no connection, it broke before its reply was there, or the reply's status is one of
         `statuses`: with jitter, so that many clients do not come back together. What cannot pass is told at once: a certificate that is
         refused, memory that is too small, a limit of time that is used up.
@@ -52,16 +65,14 @@ class Retry(Value, frozen=True, kw_only=True):
         """
         if attempt >= self.attempts:  # (1)
             return None
-        if (
-            isinstance(error, RateLimited | ServerFailed) and (wait := error_retry_after(error)) is not None
-        ):  # (2)
+        replied = isinstance(error, RateLimited | ServerFailed | Refused) and error.status in self.statuses
+        if replied and (wait := error_retry_after(error)) is not None:  # (2)
             return wait if wait <= self.most else None
         if tried_there:  # (3)
             return None
         broken = isinstance(error, NotRunning | CutOff) or (
             isinstance(error, TimedOut) and error.which == "connect"
         )
-        replied = isinstance(error, RateLimited | ServerFailed | Refused) and error.status in self.statuses
         if not broken and not replied:
             return None
         step = min(self.most, self.first * 2.0 ** (attempt - 1))
@@ -69,7 +80,7 @@ class Retry(Value, frozen=True, kw_only=True):
 
 
 def error_retry_after(error: ClientError) -> float | None:
-    return error.retry_after if isinstance(error, RateLimited | ServerFailed) else None
+    return error.retry_after if isinstance(error, RateLimited | ServerFailed | Refused) else None
 
 
 TIMEOUTS, RETRY, NO_RETRY = Timeouts(), Retry(), Retry(attempts=1)
