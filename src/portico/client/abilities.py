@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from portico.client import overlooked
+from portico.client import overlooked, schemas
 from portico.client.servers import Server
 from portico.client.wishes import Answer, Flow, Send
 from portico.errors import TimedOut
@@ -71,7 +71,7 @@ class Ability(Value, frozen=True, kw_only=True):
     via: str = ""
     """The words in which it is asked for, where servers differ: structured_outputs, grammar or json_schema."""
     without: tuple[str, ...] = ()
-    """Of "sampling": the parameters that it overlooks."""
+    """Of "sampling" the parameters, of "json_schema" the keywords that it overlooks."""
     server: str = ""
     """Which software it is, with its version."""
 
@@ -256,7 +256,7 @@ class Asked:
             )
         if software.name == OLLAMA:
             return _documented(feature, software, model)
-        if feature in ("choice", "regex", "grammar", "token_ids", "beam_search", "sampling"):
+        if feature in ("choice", "regex", "grammar", "token_ids", "beam_search", "sampling", "json_schema"):
             engine = shown.details.get("format")
             if engine == "gguf":
                 return _documented(feature, Software(name=LLAMACPP), model)
@@ -356,8 +356,11 @@ _VIA = {LLAMACPP: "grammar", OLLAMA: "json_schema", OPENAI: "json_schema"}
 
 
 def _documented(feature: Feature, software: Software, model: str) -> Ability:
-    if feature == "sampling":
-        without = tuple(sorted(overlooked.BY_SOFTWARE[software.name]))
+    lacks = overlooked.BY_SOFTWARE[software.name] if feature == "sampling" else frozenset[str]()
+    if feature == "json_schema" and software.name == LLAMACPP:
+        lacks = schemas.LLAMACPP
+    if lacks:
+        without = tuple(sorted(lacks))
         why = f"without {', '.join(without)}"
         return Ability(feature=feature, state="yes", how="documented", why=why, without=without)
     told = _DOCUMENTED[software.name].get(feature, "")

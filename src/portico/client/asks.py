@@ -101,6 +101,8 @@ class Asks:
         given: Mapping[str, Any],
     ) -> Flow[ChatRequest]:
         name = yield from self._flows.model(model)
+        if wanted is not None and wanted.format is not None:
+            yield from self._flows.enforces(wanted.format.schema, name)
         told = dict(given)
         if wanted is not None and wanted.structured is not None:
             told["structured_outputs"] = {**wanted.structured, **(told.get("structured_outputs") or {})}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from portico import recording
-from portico.client import budget, enforced, options, overlooked, prices, results, spending
+from portico.client import budget, enforced, options, overlooked, prices, results, schemas, spending
 from portico.client.abilities import Ability, Feature, Probe
 from portico.client.budget import Hold
 from portico.client.exchange import Exchanged, exchange, told
@@ -129,6 +129,16 @@ class Flows:
     def ability(self, feature: Feature, model: str | None = None) -> Flow[Ability]:
         """As the server says. Raises ClientError where it does not answer."""
         return (yield from self.supports.ability(feature, (yield from self.own(model))))
+
+    def enforces(self, schema: Any, model: str) -> Flow[None]:
+        """Raises NotSupported for a schema that this server is known not to hold an answer to."""
+        if not any(schemas.keywords(schema)):
+            return
+        try:
+            model = yield from self.own(model)
+        except ClientError:
+            return
+        yield from self.supports.enforces(schema, model)
 
     def probe(self, model: str | None) -> Flow[Probe]:
         """All of it. Raises ClientError where the server does not answer."""

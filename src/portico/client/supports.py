@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from portico import recording
+from portico.client import schemas
 from portico.client.abilities import FEATURES, Ability, Asked, Feature, Software
 from portico.client.remembered import Remembered
 from portico.client.servers import Server
@@ -69,6 +71,24 @@ class Supports:
         if found.state == "no":
             raise self._lacking(found)
         return found
+
+    def enforces(self, schema: Any, model: str) -> Flow[None]:
+        """Raises NotSupported for keywords that the server's grammars are known to overlook."""
+        used = tuple(schemas.keywords(schema))
+        if not used:
+            return
+        try:
+            found = yield from self.ability("json_schema", model)
+        except ClientError:
+            return
+        if lost := [str(each) for each in used if each.name in found.without]:
+            error = NotSupported(
+                f"{found.server} cannot hold {model} to a part of this schema: {', '.join(lost)}. Leave that out, or ask a "
+                "model that vLLM runs.",
+                feature="json_schema",
+            )
+            error.url = self._server.url
+            raise error
 
     def honours(self, parameters: Sequence[str], model: str) -> Flow[None]:
         """Raises NotSupported for parameters that the server is known to overlook."""
