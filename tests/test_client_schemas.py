@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,30 @@ from pydantic import BaseModel, Field
 from live_server import LiveServer
 from portico.client.client import Client
 from portico.client.outputs import output
-from portico.client.schemas import LLAMACPP, NUMBERS, PATTERN, keywords
+from portico.client.schemas import LLAMACPP, NUMBERS, PATTERN, VLLM, keywords
 from portico.errors import NotSupported, WrongAnswer
+from scripted_answers import CHAT, reply, usual_answer
+from scripted_upstream import Answer, Received, ScriptedUpstream
+from test_client import error
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORTICO_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def upstream() -> Iterator[ScriptedUpstream]:
+    described = {"response_format": {}}
+    schema = {"requestBody": {"content": {"application/json": {"schema": {"properties": described}}}}}
+
+    def vllm(upstream: ScriptedUpstream, request: Received) -> Answer:
+        if request.path == "/openapi.json":
+            return reply(200, {"paths": {CHAT: {"post": schema}}})
+        return usual_answer(upstream, request)
+
+    with ScriptedUpstream(manners=vllm) as running:
+        yield running
 
 
 def of(**a: Any) -> dict[str, Any]:
@@ -67,6 +85,19 @@ def test_the_embedded_engine_overlooks_it(server: LiveServer, name: str) -> None
     text = json.loads(reply.body)["choices"][0]["message"]["content"]  # type: ignore[union-attr]
     with pytest.raises(WrongAnswer, match="does not keep"):
         output(schema).read(text)
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_vllm_too_is_not_asked_for_what_it_overlooks(upstream: ScriptedUpstream, name: str) -> None:
+    """The rest it refuses itself, and says why."""
+    with Client(upstream.url) as client:
+        if name in VLLM:
+            with pytest.raises(NotSupported, match=rf"vLLM .* {name}"):
+                client.chat("Say five.", output=HELD[name])
+        else:
+            upstream.script(CHAT, error(400, f'Grammar error: Unimplemented keys: ["{name}"]'))
+            with pytest.raises(NotSupported, match="Unimplemented"):
+                client.chat("Say five.", output=HELD[name])
 
 
 @pytest.mark.parametrize("name", HELD)

@@ -276,7 +276,7 @@ def test_fields_of_a_body_that_are_secrets(upstream: ScriptedUpstream, tmp_path:
             stop_token_ids=[4],
             extra={"api_key": "x" * 9, "auth_token": "y" * 9},
         )
-    body = lines(events)[0]["body"]
+    body = next(line["body"] for line in lines(events) if line["method"] == "POST")
     assert (body["api_key"], body["auth_token"]) == ("***", "***")
     assert (body["max_tokens"], body["stop_token_ids"]) == (9, [4])
 

@@ -220,10 +220,9 @@ class Asked:
             if feature == "embeddings":  # older ones have the route whatever the model is
                 return (yield from self._route(feature, model))
             return _listed(feature, True)
-        name = _FIELDS[feature]
-        return _listed(
-            feature, name in described.chat, why="" if name in described.chat else "an older version"
-        )
+        there = _FIELDS[feature] in described.chat
+        found = _listed(feature, there, why="" if there else "an older version")
+        return _without(found, schemas.VLLM) if feature == "json_schema" and there else found
 
     def _vllms_tools(self, model: str) -> Flow[Ability]:
         """Whether the parser is on, is said before anything is generated: by the route that only renders a prompt, and where it
@@ -261,7 +260,8 @@ class Asked:
             if engine == "gguf":
                 return _documented(feature, Software(name=LLAMACPP), model)
             if engine == "safetensors":
-                return Ability(feature=feature, state="yes", how="documented", why="its engine is vLLM")
+                found = Ability(feature=feature, state="yes", how="documented", why="its engine is vLLM")
+                return _without(found, schemas.VLLM) if feature == "json_schema" else found
             return Ability(feature=feature, state="unknown", how="guess", why="its engine is another server")
         return Ability(feature=feature, state="yes", how="documented")
 
@@ -356,13 +356,9 @@ _VIA = {LLAMACPP: "grammar", OLLAMA: "json_schema", OPENAI: "json_schema"}
 
 
 def _documented(feature: Feature, software: Software, model: str) -> Ability:
-    lacks = overlooked.BY_SOFTWARE[software.name] if feature == "sampling" else frozenset[str]()
-    if feature == "json_schema" and software.name == LLAMACPP:
-        lacks = schemas.LLAMACPP
-    if lacks:
-        without = tuple(sorted(lacks))
-        why = f"without {', '.join(without)}"
-        return Ability(feature=feature, state="yes", how="documented", why=why, without=without)
+    lacks = (overlooked if feature == "sampling" else schemas).BY_SOFTWARE.get(software.name)
+    if feature in ("sampling", "json_schema") and lacks:
+        return _without(Ability(feature=feature, state="yes", how="documented"), lacks)
     told = _DOCUMENTED[software.name].get(feature, "")
     state, colon, why = told.partition(": ")
     if not colon:
@@ -370,6 +366,13 @@ def _documented(feature: Feature, software: Software, model: str) -> Ability:
         why = told or (f"as a {via.replace('_', ' ').replace('json', 'JSON')}" if via else "")
         return Ability(feature=feature, state="yes", how="documented", why=why, via=via)
     return Ability(feature=feature, state="no" if state == "no" else "unknown", how="documented", why=why)
+
+
+def _without(found: Ability, lacks: frozenset[str]) -> Ability:
+    """What it has, but for what it overlooks."""
+    without = tuple(sorted(lacks))
+    why = "; ".join(filter(None, (found.why, f"without {', '.join(without)}")))
+    return msgspec.structs.replace(found, why=why, without=without)
 
 
 def _listed(feature: Feature, there: bool, *, why: str = "") -> Ability:

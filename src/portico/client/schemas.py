@@ -26,6 +26,9 @@ LLAMACPP = frozenset(
     }
 )
 """Measured with the embedded engine, and listed as limitations in grammars/README.md of llama.cpp (November 2026)."""
+VLLM = frozenset({"not", "if", "dependentRequired", "dependentSchemas"})
+"""Measured with 0.32 and its own choice of grammars; it refuses others itself (uniqueItems, contains), and names them."""
+BY_SOFTWARE = {"llama.cpp": LLAMACPP, "vLLM": VLLM}
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _ANCHORED = re.compile(r"\^(?!.*\(\?[=!<]).*\$", re.DOTALL)
@@ -46,7 +49,7 @@ class Keyword(NamedTuple):
 
 
 def keywords(schema: Any, place: str = "") -> Iterator[Keyword]:
-    """Those that some grammar overlooks. A name under `properties` is no keyword."""
+    """Those that some engine's grammar overlooks. A name under `properties` is no keyword."""
     if not isinstance(schema, dict):
         return
     for word, value in schema.items():

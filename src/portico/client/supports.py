@@ -83,8 +83,8 @@ class Supports:
             return
         if lost := [str(each) for each in used if each.name in found.without]:
             error = NotSupported(
-                f"{found.server} cannot hold {model} to a part of this schema: {', '.join(lost)}. Leave that out, or ask a "
-                "model that vLLM runs.",
+                f"{found.server} cannot hold {model} to a part of this schema: {', '.join(lost)}. Leave that out "
+                "of the schema, and check it afterwards.",
                 feature="json_schema",
             )
             error.url = self._server.url
