@@ -120,6 +120,7 @@ THEIRS = {
     *("--allow-deprecated-quantization", "--compilation-config", "--disable-uvicorn-access-log", "--uds"),
     *("--enable-prompt-tokens-details", "--enable-sleep-mode", "--master-port", "--no-enforce-eager"),
     *("--revision", "--scheduling-policy", "--tokenizer", "--max-logprobs"),
+    *("--enable-scale-out", "--trust-request-chat-template"),
     *("--jinja", "--embeddings"),  # llama.cpp's
 }
 """Flags of other programs that messages name or commands have."""
