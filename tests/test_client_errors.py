@@ -459,3 +459,10 @@ def test_a_listed_model_that_is_not_there_is_told_in_the_servers_words(
     upstream.script(CHAT, error(404, "The model `mock-model` does not exist at its engine."))
     with pytest.raises(NoSuchModel, match="It says: The model `mock-model` does not exist at its engine"):
         both.chat(model="mock-model")
+
+
+@pytest.mark.parametrize("body", [{}, {"choices": []}])
+def test_a_reply_without_an_answer_is_none(both: Both, upstream: ScriptedUpstream, body: Any) -> None:
+    upstream.script(CHAT, reply(200, body))
+    with pytest.raises(Malformed, match=r"it begins: '\{"):
+        both.chat()

@@ -10,7 +10,7 @@ import msgspec
 
 from portico.client import options
 from portico.client.exchange import Exchanged
-from portico.client.flows import CHAT, COMPLETIONS, Flows
+from portico.client.flows import CHAT, Flows
 from portico.client.options import Messages
 from portico.client.outputs import Output, checked, output
 from portico.client.prices import Cost
@@ -166,20 +166,6 @@ class Asks:
         name = yield from self._flows.model(model)
         request = options.completion(name, _prompts(prompt), options=given, **about)
         return (yield from self._flows.complete(request))
-
-    def complete_stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        model: str | None,
-        about: Mapping[str, Any],
-        given: Mapping[str, Any],
-    ) -> Flow[tuple[Exchanged, Reader, float]]:
-        name = yield from self._flows.model(model)
-        request = options.completion(name, _prompts(prompt), options=given, **about)
-        began = time.monotonic()
-        exchanged = yield from self._flows.opened(COMPLETIONS, request)
-        return exchanged, openai.CompletionChunkReader(), began
 
     # ---- the rest
 

@@ -31,6 +31,8 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/
 _DEFAULT = ("", "default", "auto")
 _ROUTES = {EMBEDDINGS: "embeddings", COMPLETIONS: "completions"}
 _log = logging.getLogger("portico.client")
+_LISTED = 10.0
+"""Seconds that an error waits for the names of other models."""
 _OPENAI = msgspec.structs.replace(openai.OPENAI, passes_extra=True)
 """What the caller names itself is sent: OpenAI refuses what it does not know, and says so."""
 
@@ -390,7 +392,8 @@ class Flows:
     def _served(self) -> Flow[list[str]]:
         """For an error's sake: a second one must not hide the first."""
         try:
-            reply = yield Send("GET", "/v1/models", server=self.server)
+            until = time.monotonic() + _LISTED
+            reply = yield Send("GET", "/v1/models", server=self.server, deadline=until)
         except ClientError:
             return []
         if reply.status != 200:
