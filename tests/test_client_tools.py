@@ -375,6 +375,30 @@ def test_a_replay_calls_no_tool(both: Both, upstream: ScriptedUpstream, tmp_path
     assert second.steps == first.steps and second.messages == first.messages and first.steps[2].failed
 
 
+def test_a_tool_that_asks_a_model_is_one_effect(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """What it asks itself is not recorded: a replay does not call it, and nothing is left over."""
+
+    def ask(question: str) -> str:
+        with Client(upstream.url, model="m") as client:
+            return client.chat(question).text
+
+    async def aask(question: str) -> str:
+        async with AsyncClient(upstream.url, model="m") as client:
+            return (await client.chat(question)).text
+
+    tools = [("ask", {"question": "Why?"}), ("aask", {"question": "How?"})]
+    upstream.script(CHAT, calls(tools[0]), says("So."), calls(*tools), says("1"), says("2"), says("Done."))
+    with recording.record(tmp_path / "run.jsonl"):
+        first = both.run(tools=[ask, aask])
+    assert len(upstream.requests(CHAT)) == 6 and first.text == "Done."
+    with recording.replay(tmp_path / "run.jsonl") as player:
+        second = both.run(tools=[ask, aask])
+        assert player.left == 0
+    assert second.steps == first.steps and len(upstream.requests(CHAT)) == 6
+
+
 def test_a_sync_client_in_a_running_loop(upstream: ScriptedUpstream) -> None:
     """As in a notebook."""
     upstream.script(CHAT, calls(("get_time", {"city": "Rome"})), says("Noon."))

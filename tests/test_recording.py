@@ -21,13 +21,22 @@ from live_server import plain_environment
 from portico import recording
 from portico.client.async_client import AsyncClient
 from portico.client.client import Client
-from portico.client.settings import NO_RETRY, Retry
+from portico.client.settings import NO_RETRY, Retry, Timeouts
 from portico.dialects import openai
-from portico.errors import InUse, NotRunning, NotSupported, ReplayDiffers, ServerFailed
+from portico.errors import (
+    InUse,
+    InvalidRequest,
+    NotRunning,
+    NotSupported,
+    ReplayDiffers,
+    ServerFailed,
+    TimedOut,
+)
 from portico.messages import ChatRequest, Message, Text
 from portico.recording import record, replay
 from scripted_answers import CHAT, chat_events, chat_stream, reply, stream
-from scripted_upstream import RESET, ScriptedUpstream
+from scripted_upstream import HOLD, RESET, ScriptedUpstream
+from test_client_tools import calls
 
 SEEN = ("text", "reasoning", "tool_calls", "finish_reason", "usage", "model", "id", "choices")
 
@@ -344,3 +353,188 @@ def test_what_a_client_knew_before_is_in_its_recording_too(tmp_path: Path) -> No
         with Client(upstream.url) as client, replay(tmp_path / "run.jsonl") as left:
             assert asked(client) == first and left.left == 0
         assert len(upstream.received) == len(paths)
+
+
+def test_an_interrupted_effect_leaves_the_recording_as_it_was(tmp_path: Path) -> None:
+    """Ctrl-C in a tool: what the program does next is recorded."""
+
+    def interrupted() -> str:
+        """Is interrupted."""
+        raise KeyboardInterrupt
+
+    with ScriptedUpstream() as upstream, record(tmp_path / "run.jsonl") as recorder:
+        upstream.script(CHAT, *[calls(("interrupted", {}))] * 2)
+        with Client(upstream.url, model="m") as client:
+            with pytest.raises(KeyboardInterrupt) as caught:
+                client.run("Go on", tools=[interrupted])
+            assert recording.current() is recorder and caught.traceback
+            with pytest.raises(KeyboardInterrupt):
+                recording.effect("tool", None, interrupted)
+            assert recording.current() is recorder
+
+
+class NotPythons(Exception):
+    """An error that a replay in another program does not know."""
+
+
+def test_an_effect_that_raised_raises_again(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def failing(error: Exception) -> int:
+        made.append(str(error))
+        raise error
+
+    async def later(error: Exception) -> int:
+        return failing(error)
+
+    errors = [
+        FileNotFoundError(2, "No such file"),
+        KeyError("name"),
+        NotPythons("the tape is full"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ]
+
+    def work() -> list[str]:
+        told = []
+        for error in errors:
+            for begin in (
+                recording.effect,
+                lambda kind, at, do: asyncio.run(recording.aeffect(kind, at, do)),
+            ):
+                with pytest.raises(Exception) as caught:
+                    begin("disk", str(error), partial(failing if begin is recording.effect else later, error))
+                told.append((type(caught.value), str(caught.value)))
+        return told
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    with replay(tmp_path / "run.jsonl") as player:
+        second = work()
+        assert player.left == 0
+    assert len(made) == 8
+    assert second[:4] == first[:4], "Python's own errors are the same"
+    assert second[4] == (recording.EffectFailed, "NotPythons: the tape is full")
+    assert second[6][0] is recording.EffectFailed and "invalid start byte" in second[6][1]
+
+
+def test_a_value_is_the_same_while_it_is_recorded(tmp_path: Path) -> None:
+    """A pair is a list in JSON: what is made of it must not be another prompt in the replay."""
+
+    def work() -> str:
+        value: Any = recording.effect("tool", ("a", "b"), lambda: {"pair": (1, 2), 3: "half \ud800"})
+        return f"{value!r}"
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    with replay(tmp_path / "run.jsonl"):
+        assert work() == first == repr({"pair": [1, 2], "3": "half \ud800"})
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_an_effect_asks_itself_is_part_of_it(tmp_path: Path, kind: str) -> None:
+    """A replay does not do it again, so nothing of it is left over: a tool that asks a model, a step with a clock."""
+
+    def work() -> list[Any]:
+        def inner() -> int:
+            return recording.effect("clock", None, time.time_ns)
+
+        async def ainner() -> int:
+            assert recording.current() is None
+            return await asyncio.to_thread(inner)
+
+        if kind == "sync":
+            first = recording.effect("step", "one", inner)
+        else:
+            first = asyncio.run(recording.aeffect("step", "one", ainner))
+        return [first, recording.effect("clock", None, time.time_ns)]
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 2
+    with replay(tmp_path / "run.jsonl") as player:
+        assert work() == first and player.left == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_two_recordings_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with record(path):
+        recording.effect("clock", None, lambda: 1)
+        with pytest.raises(InUse, match=r"run\.jsonl"), record(path):
+            raise AssertionError("it was let in")
+        recording.effect("clock", None, lambda: 2)
+    assert [json.loads(line)["response"] for line in path.read_text().splitlines()] == [1, 2]
+    with record(path):
+        pass
+    assert path.read_bytes() == b"", "it is begun anew"
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "[1]", '{"kind":"clock"}', '{"number":"x","kind":"k","request":1}']
+)
+def test_a_file_that_is_no_recording_says_so(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "run.jsonl"
+    with record(path):
+        recording.effect("clock", None, lambda: 1)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InvalidRequest, match=r"run\.jsonl:2 is no line of a recording"), replay(path):
+        raise AssertionError("it was replayed")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_replay_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The pauses between attempts were for the server, and none is asked."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def asleep(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("portico.client.drive_sync.time.sleep", slept.append)
+    monkeypatch.setattr("portico.client.drive_async.asyncio.sleep", asleep)
+
+    def work() -> str:
+        async def awork() -> str:
+            async with AsyncClient(upstream.url) as client:
+                return (await client.chat("Hello")).text
+
+        if kind == "async":
+            return asyncio.run(awork())
+        with Client(upstream.url) as client:
+            return client.chat("Hello").text
+
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, reply(503, {"error": {"message": "busy"}}, headers={"retry-after": "7"}))
+        with record(tmp_path / "run.jsonl"):
+            first = work()
+    assert any(seconds >= 7 for seconds in slept)
+    slept.clear()
+    with replay(tmp_path / "run.jsonl") as player:
+        assert work() == first and player.left == 0
+    assert not any(slept)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_stream_that_fell_silent_does_so_again(tmp_path: Path, kind: str) -> None:
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, (*chat_stream("one", "two")[:3], HOLD))
+        options: Any = {"retry": NO_RETRY, "timeouts": Timeouts(between_tokens=0.2), "model": "mock-model"}
+
+        async def awork() -> None:
+            async with AsyncClient(upstream.url, **options) as client, client.stream("Hello") as events:
+                async for _ in events:
+                    pass
+
+        def work() -> None:
+            if kind == "async":
+                return asyncio.run(awork())
+            with Client(upstream.url, **options) as client, client.stream("Hello") as events:
+                for _ in events:
+                    pass
+
+        with record(tmp_path / "run.jsonl"), pytest.raises(TimedOut) as first:
+            work()
+    with replay(tmp_path / "run.jsonl"), pytest.raises(TimedOut) as second:
+        work()
+    assert str(second.value) == str(first.value)

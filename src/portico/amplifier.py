@@ -30,6 +30,7 @@ from amplifier_core.utils.retry import classify_error_message
 
 from portico import errors
 from portico.client import options
+from portico.client.exchange import pause
 from portico.client.flows import CHAT, COMPLETIONS, Flows
 from portico.client.results import Result
 from portico.client.servers import Server, candidates
@@ -1153,7 +1154,7 @@ class Provider:
             except BaseException as error:  # the caller's, or ours: the hooks must know that no more comes
                 await blocks.aborted(error)
                 raise
-            await asyncio.sleep(wait)
+            await asyncio.sleep(pause(wait).seconds)
         raise AssertionError("unreachable")
 
     def _again(self, error: errors.PorticoError, attempt: int, seen: Seen) -> float | None:

@@ -7,16 +7,19 @@
 
 The file is append-only, one effect a line, whole or not there. What is asked is found again by its content: the n-th request
 of the same content gets the n-th answer, whatever runs beside it. One that was not recorded raises ReplayDiffers, with the
-nearest recorded one and the difference. Keys and headers of requests are never written.
+nearest recorded one and the difference. An effect that raised raises again; what an effect asks itself is part of it, and not
+written. Keys and headers of requests are never written.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import difflib
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,19 +27,23 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from portico.errors import InUse, ReplayDiffers
+from portico.errors import InUse, InvalidRequest, ReplayDiffers
 
 T = TypeVar("T")
 _NEAR = 200
 """Lines of a difference that are shown."""
 
 
+class EffectFailed(Exception):
+    """In a replay: the effect had raised an error that is none of Python's own. The message begins with its name."""
+
+
 class Recorder:
-    """Owns the file of a run that is recorded. Threads and tasks may share it."""
+    """Owns the file of a run that is recorded. Threads and tasks may share it; another recorder is InUse."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("wb")
+        self._file: BinaryIO = _sole(path)
         self._lock = threading.Lock()
         self._asked = 0
 
@@ -48,15 +55,20 @@ class Recorder:
             return self._asked
 
     def keep(self, number: int, kind: str, request: Any, response: Any) -> None:
-        line = json.dumps(
-            {"number": number, "kind": kind, "request": request, "response": response},
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        self._write({"number": number, "kind": kind, "request": request, "response": response})
+
+    def keep_error(self, number: int, kind: str, request: Any, error: Exception) -> None:
+        """Its name and its arguments, as far as these are JSON."""
+        told = [*error.args] if all(isinstance(each, _PLAIN) for each in error.args) else [str(error)]
+        raised = {"type": type(error).__name__, "args": told, "message": str(error)}
+        self._write({"number": number, "kind": kind, "request": request, "raised": raised})
+
+    def _write(self, effect: dict[str, Any]) -> None:
+        line = _json(effect) + b"\n"
         with self._lock:
             if self._file.closed:
                 return  # of a task that outlived its run
-            self._file.write(line.encode() + b"\n")
+            self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
 
@@ -70,10 +82,10 @@ class Player:
 
     def __init__(self, path: Path) -> None:
         found: list[dict[str, Any]] = []
-        for line in path.read_bytes().splitlines(keepends=True):
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
             if not line.endswith(b"\n"):
                 break  # the run was killed while it wrote
-            found.append(json.loads(line))
+            found.append(_effect(line, path, number))
         found.sort(key=lambda effect: int(effect["number"]))
         self._left: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
         for effect in found:
@@ -81,11 +93,15 @@ class Player:
         self._path, self._lock = path, threading.Lock()
 
     def answer(self, kind: str, request: Any) -> Any:
-        """What was recorded for this request. Raises ReplayDiffers."""
+        """What was recorded for this request. Raises ReplayDiffers, and what was raised then."""
         with self._lock:
-            if same := self._left.get(_digest(kind, request)):
-                return same.popleft()["response"]
-            raise ReplayDiffers(self._difference(kind, request))
+            same = self._left.get(_digest(kind, request))
+            if not same:
+                raise ReplayDiffers(self._difference(kind, request))
+            effect = same.popleft()
+        if "raised" in effect:
+            raise _raised(effect["raised"])
+        return effect["response"]
 
     @property
     def left(self) -> int:
@@ -116,7 +132,9 @@ class Player:
 
 
 Journal = Recorder | Player
-_current: ContextVar[Journal | None] = ContextVar("recording", default=None)
+_APART = object()
+"""Inside an effect: what it asks is no effect of its own."""
+_current: ContextVar[Any] = ContextVar("recording", default=None)
 _everywhere: list[Journal] = []
 """Those that hold in every thread and task; the innermost is the last."""
 
@@ -126,13 +144,15 @@ _active: dict[Journal, int] = {}
 
 
 def current() -> Journal | None:
-    """The recording or the replay that goes on here.
+    """The recording or the replay that goes on here; none inside an effect.
 
     1. That of this context: of the `with` around it, and of the tasks begun in it; else one that holds everywhere. 2. Another task of the thread that began one
     has nothing to do with it. 3. A thread does not inherit a context: it belongs to the one that goes on. Raises InUse in a
     thread that may belong to several.
     """
-    journal = _current.get()
+    journal: Journal | None = _current.get()
+    if journal is _APART:
+        return None
     if journal is None and _everywhere:
         return _everywhere[-1]
     if journal is not None or not _active:  # (1)
@@ -179,17 +199,34 @@ def replay(path: str | Path, *, everywhere: bool = False) -> Iterator[Player]:
         yield player
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """What is done inside belongs to an effect, and is neither recorded nor replayed by itself."""
+    token = _current.set(_APART)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def effect(kind: str, request: Any, do: Callable[[], T]) -> T:
-    """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked."""
+    """What `do` gives, a value of JSON: recorded, or replayed without doing it. `request` says what is asked. A value comes
+    as JSON has it (a tuple as a list), while it is recorded too. What `do` raises is raised again by a replay, as EffectFailed
+    where it is no error of Python's own."""
     journal = current()
     if journal is None:
         return do()
     if isinstance(journal, Player):
         return journal.answer(kind, request)  # type: ignore[no-any-return]
     number = journal.asked()
-    value = do()
+    try:
+        with apart():
+            value = do()
+    except Exception as error:  # whatever it is, the program goes on from it in a replay too
+        journal.keep_error(number, kind, request, error)
+        raise
     journal.keep(number, kind, request, value)
-    return value
+    return json.loads(_json(value))  # type: ignore[no-any-return]
 
 
 async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
@@ -200,9 +237,54 @@ async def aeffect(kind: str, request: Any, do: Callable[[], Awaitable[T]]) -> T:
     if isinstance(journal, Player):
         return journal.answer(kind, request)  # type: ignore[no-any-return]
     number = journal.asked()
-    value = await do()
+    try:
+        with apart():
+            value = await do()
+    except Exception as error:
+        journal.keep_error(number, kind, request, error)
+        raise
     journal.keep(number, kind, request, value)
-    return value
+    return json.loads(_json(value))  # type: ignore[no-any-return]
+
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def _sole(path: Path) -> BinaryIO:
+    """The file, emptied, if nobody else records to it. Windows has no such lock. Raises InUse."""
+    file = path.open("ab")
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+    except BlockingIOError:
+        file.close()
+        raise InUse(f"Another run is recorded to {path}. Wait for its end, or name another file.") from None
+    return file
+
+
+def _effect(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+        int(found["number"]), found["kind"], found["request"], found.get("raised") or found["response"]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InvalidRequest(f"{path}:{number} is no line of a recording. Record it anew.") from None
+    return found  # type: ignore[no-any-return]
+
+
+def _raised(told: dict[str, Any]) -> Exception:
+    kind = getattr(builtins, told["type"], None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with contextlib.suppress(TypeError):  # one that is made of more than a text
+            return kind(*told["args"])
+    return EffectFailed(f"{told['type']}: {told['message']}")
+
+
+def _json(value: Any) -> bytes:
+    """Half a surrogate pair, as in a file's name, is kept too."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _digest(kind: str, request: Any) -> str:

@@ -22,14 +22,14 @@ import msgspec
 from portico.client import drive_async, drive_sync, enforced, results
 from portico.client.drive_async import Sending
 from portico.client.drive_sync import SyncSending
-from portico.client.exchange import Exchanged
+from portico.client.exchange import Exchanged, pause
 from portico.client.flows import Flows
 from portico.client.journal import Journal, Outcome
 from portico.client.outputs import Output, checked
 from portico.client.results import Result
 from portico.client.rows import Row
 from portico.client.settings import error_retry_after
-from portico.client.wishes import Answer, Delay, Flow
+from portico.client.wishes import Answer, Flow
 from portico.errors import (
     ClientError,
     CutOff,
@@ -248,7 +248,7 @@ class Batch:
                 if not _is_busy(error) or turn == BUSY_TURNS:
                     return _failed(row, error)
                 self.pace.busy(sent)
-                yield Delay(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
+                yield pause(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
                 continue
             if any(attempt.status in (429, 503) for attempt in exchanged.attempts):
                 self.pace.busy(sent)

@@ -141,6 +141,9 @@ def drive(flow: Flow[T], sender: SyncSending) -> T:
             value = _granted(wish, sender)
         except Exception as failed:  # the flow decides what becomes of it
             error = failed
+        except BaseException:  # interrupted: what the flow holds is let go
+            flow.close()
+            raise
 
 
 def _granted(wish: Wish, sender: SyncSending) -> Any:
