@@ -110,17 +110,19 @@ class Journal:
         self.done.update((outcome.custom_id, outcome.digest) for outcome in good)
         self.failed.update((outcome.custom_id, outcome.digest) for outcome in bad)
         if self.path is not None and good:
-            self._file = _append(self.path, self._file, good)
+            self._file = self._file or self.path.open("ab")
+            _append(self.path, self._file, good)
         if self.errors_path is not None and bad:
-            self._errors = _append(self.errors_path, self._errors, bad)
+            self._errors = self._errors or self.errors_path.open("ab")
+            _append(self.errors_path, self._errors, bad)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._errors is not None and self.errors_path is not None:
-            self._errors.close()
-            if not self.failed:
-                self.errors_path.unlink()  # what failed once has been answered since
+        for file in (self._file, self._errors):
+            if file is not None:
+                with contextlib.suppress(OSError):  # what a full disk has not taken, and `add` has told
+                    file.close()
+        if self._errors is not None and self.errors_path is not None and not self.failed:
+            self.errors_path.unlink()  # what failed once has been answered since
         self._file = self._errors = None
         if self.path is not None:
             with contextlib.suppress(
@@ -182,12 +184,14 @@ def _opened(path: Path, good: int) -> BinaryIO | None:
     return file
 
 
-def _append(path: Path, file: BinaryIO | None, outcomes: Sequence[Outcome]) -> BinaryIO:
-    file = file if file is not None else path.open("ab")
-    file.write(b"".join(msgspec.json.encode(_named(outcome)) + b"\n" for outcome in outcomes))
-    file.flush()
-    os.fsync(file.fileno())
-    return file
+def _append(path: Path, file: BinaryIO, outcomes: Sequence[Outcome]) -> None:
+    try:
+        file.write(b"".join(msgspec.json.encode(_named(outcome)) + b"\n" for outcome in outcomes))
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:  # no space: the next run cuts off what is not whole
+        error.filename = str(path)
+        raise
 
 
 def _named(outcome: Outcome) -> Mapping[str, Any]:
@@ -199,4 +203,5 @@ def _named(outcome: Outcome) -> Mapping[str, Any]:
         "response": outcome.response,
         "error": outcome.error,
         "portico_digest": outcome.digest,
+        "portico_server": outcome.url,
     }
