@@ -307,8 +307,7 @@ def test_answers_that_are_there_when_it_is_left_are_kept(upstream: ScriptedUpstr
         async with AsyncClient(upstream.url, **OPTIONS) as client:
             running = client.batch(rows(8), journal=tmp_path / "out.jsonl", at_once=4)
             await anext(running)
-            while not all(task.done() for task in asyncio.all_tasks() if task.get_name().startswith("row ")):
-                await asyncio.sleep(0.01)
+            await asyncio.wait([task for task in asyncio.all_tasks() if task.get_name().startswith("row ")])
             await running.aclose()
 
     asyncio.run(work())
