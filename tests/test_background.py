@@ -138,6 +138,21 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
+def test_files_beside_the_program_are_none_of_its_modules(tmp_path: Path) -> None:
+    for name in ("click", "queue", "portico"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM.format(end="")],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=50,
+        env=plain_environment(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)[2], done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_takes_nothing_along(tmp_path: Path) -> None:
     """It neither ends its parent's server nor keeps it alive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -371,6 +372,41 @@ def test_an_interrupted_effect_leaves_the_recording_as_it_was(tmp_path: Path) ->
             with pytest.raises(KeyboardInterrupt):
                 recording.effect("tool", None, interrupted)
             assert recording.current() is recorder
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_replay_looks_for_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Recorded where a server was found on loopback, replayed where a variable names one, and the other way round."""
+    for name in [*os.environ]:
+        if name.endswith(("_HOST", "_BASE_URL", "_ENDPOINT")):
+            monkeypatch.delenv(name)
+
+    async def aask() -> str:
+        async with AsyncClient() as client:
+            return (await client.chat("Hello")).text
+
+    def ask() -> str:
+        if kind == "async":
+            return asyncio.run(aask())
+        with Client() as client:
+            return client.chat("Hello").text
+
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, *[changing] * 2)
+        monkeypatch.setattr(
+            "portico.client.servers.LOOPBACK", ("http://127.0.0.1:9", upstream.url.removesuffix("/v1"))
+        )
+        with record(tmp_path / "found.jsonl"):
+            found = ask()
+        monkeypatch.setenv("VLLM_BASE_URL", upstream.url)
+        with record(tmp_path / "named.jsonl"):
+            named = ask()
+    with replay(tmp_path / "found.jsonl") as player:
+        assert ask() == found and player.left == 0
+    monkeypatch.delenv("VLLM_BASE_URL")
+    for name, text in (("found", found), ("named", named)):
+        with replay(tmp_path / f"{name}.jsonl") as player:
+            assert ask() == text and player.left == 0
 
 
 class NotPythons(Exception):

@@ -84,7 +84,8 @@ class _Server:
         self.key = f"local-{secrets.token_urlsafe(24)}"
         self.url = ""
         self._log, self._known = Log(), threading.Event()
-        command = [sys.executable, "-m", "portico", "serve", *arguments]
+        # -P: a file of the folder in which the program runs is none of its modules.
+        command = [sys.executable, "-P", "-m", "portico", "serve", *arguments]
         if sys.platform != "win32":
             command = [sys.executable, "-P", str(guard.__file__), *command]
         self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 import httpx2
 from typing_extensions import Unpack
 
+from portico import recording
 from portico.client.abilities import Probe
 from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, arun, done
@@ -414,23 +415,21 @@ class AsyncClient:
             return self._sender, self._flows
 
     async def _first_that_answers(self) -> tuple[AsyncWatched, Flows]:
-        if len(self._candidates) == 1:
+        if len(self._candidates) == 1 or isinstance(recording.current(), recording.Player):
             return self._at(self._candidates[0], self._settings)
         quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
         for server in self._candidates:
             sender, flows = self._at(server, quick)
             try:
-                await drive(flows.models(), sender)
+                with recording.apart():  # a replay looks for no server
+                    await drive(flows.models(), sender)
             except NotRunning:
-                await sender.close()
+                continue
             except ClientError:
+                pass  # something is there, and its error is worth more than ours
+            finally:
                 await sender.close()
-                return self._at(
-                    server, self._settings
-                )  # something is there, and its error is worth more than ours
-            else:
-                await sender.close()
-                return self._at(server, self._settings)
+            return self._at(server, self._settings)
         if self._others:  # the first is asked again at each call, and then they are
             return self._at(self._candidates[0], self._settings)
         looked = " and ".join(server.url for server in self._candidates)
