@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from live_server import LiveServer
 from portico import Choice, Limits, Regex, recording
@@ -267,6 +268,35 @@ def test_a_callback_that_raises_ends_it(both: Both, upstream: ScriptedUpstream) 
     upstream.script(CHAT, calls(("get_weather", {"city": "Rome"})))
     with pytest.raises(ZeroDivisionError):
         both.run(tools=[get_weather], allow=allow)
+
+
+def measured(
+    schema: str,
+    copy: Annotated[int, Field(description="How many copies")] = 1,
+    model_config: str = "",
+    _hidden: bool = False,
+    json: str = "{}",
+) -> str:
+    """Measure.
+
+    Args:
+        schema: which one
+    """
+    return f"{schema} {copy} {model_config} {_hidden} {json}"
+
+
+def test_parameters_with_names_that_pydantic_has_for_itself(both: Both, upstream: ScriptedUpstream) -> None:
+    given = {"schema": "s", "copy": 2, "model_config": "c", "_hidden": True}
+    upstream.script(CHAT, calls(("measured", given), ("measured", {"copy": "x"})), says("Done."))
+    both.run(tools=[measured])
+    said, wrong = told(upstream)
+    assert said == "s 2 c True {}"
+    assert wrong.startswith("Error: Wrong arguments: schema: Field required; copy: Input should be a valid")
+    (tool,) = upstream.last(CHAT)["tools"]
+    fields = tool["function"]["parameters"]["properties"]
+    assert list(fields) == ["schema", "copy", "model_config", "_hidden", "json"]
+    assert [fields[name]["description"] for name in ("schema", "copy")] == ["which one", "How many copies"]
+    assert not any("title" in field for field in fields.values())
 
 
 def test_what_is_no_tool(both: Both, upstream: ScriptedUpstream) -> None:
