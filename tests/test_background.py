@@ -71,6 +71,23 @@ def test_in_an_event_loop() -> None:
         assert client.url == url and text == client.chat("Hello", temperature=0).text
 
 
+def test_a_replay_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> str:
+        with portico.local() as client:
+            return client.chat("Hello", temperature=0).text
+
+    async def aask() -> str:
+        async with await portico.alocal() as client:
+            return (await client.chat("Hello", temperature=0)).text
+
+    with portico.record(tmp_path / "run.jsonl"):
+        first = [ask(), asyncio.run(aask())]
+    monkeypatch.setattr(background, "_Server", None)
+    background.stop()
+    with portico.replay(tmp_path / "run.jsonl") as player:
+        assert [ask(), asyncio.run(aask())] == first and player.left == 0
+
+
 def test_others_have_no_business_there() -> None:
     with portico.local() as client, portico.Client(client.url, api_key="a guess") as other:
         with pytest.raises(WrongKey):

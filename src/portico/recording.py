@@ -27,6 +27,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from portico.disk import sync_folder
 from portico.errors import InUse, InvalidRequest, ReplayDiffers
 
 T = TypeVar("T")
@@ -253,6 +254,7 @@ _PLAIN = (str, int, float, bool, type(None))
 def _sole(path: Path) -> BinaryIO:
     """The file, emptied, if nobody else records to it. Windows has no such lock. Raises InUse."""
     file = path.open("ab")
+    sync_folder(path.parent)
     try:
         if sys.platform != "win32":
             import fcntl

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from portico.disk import sync_folder
 from portico.errors import InUse, InvalidRequest
 
 _BEGINS = b'{"id":"batch_req_'
@@ -99,6 +100,7 @@ class Journal:
         if file is not None:
             file.close()  # Windows replaces no file that is open
         os.replace(fresh, path)
+        sync_folder(path.parent)
         for name in [name for name in kept if name in gone]:
             del kept[name]
         return path.open("ab")
@@ -110,10 +112,10 @@ class Journal:
         self.done.update((outcome.custom_id, outcome.digest) for outcome in good)
         self.failed.update((outcome.custom_id, outcome.digest) for outcome in bad)
         if self.path is not None and good:
-            self._file = self._file or self.path.open("ab")
+            self._file = self._file or _begun(self.path)
             _append(self.path, self._file, good)
         if self.errors_path is not None and bad:
-            self._errors = self._errors or self.errors_path.open("ab")
+            self._errors = self._errors or _begun(self.errors_path)
             _append(self.errors_path, self._errors, bad)
 
     def close(self) -> None:
@@ -181,6 +183,12 @@ def _opened(path: Path, good: int) -> BinaryIO | None:
         return None
     file = path.open("ab")
     file.truncate(good)
+    return file
+
+
+def _begun(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    sync_folder(path.parent)
     return file
 
 
