@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -195,6 +195,22 @@ async def test_another_task_has_nothing_to_do_with_it(tmp_path: Path) -> None:
     assert recording.current() is None
     over.set()
     await task
+
+
+async def test_one_task_may_begin_it_and_another_end_it(tmp_path: Path) -> None:
+    """As pytest's plugins do with an async fixture."""
+
+    async def fixture() -> AsyncIterator[None]:
+        with record(tmp_path / "run.jsonl", everywhere=True):
+            yield
+
+    running = fixture()
+    await asyncio.create_task(anext(running))  # type: ignore[arg-type]
+    recording.effect("clock", None, lambda: 1)
+    assert await asyncio.create_task(anext(running, None)) is None  # type: ignore[arg-type]
+    assert recording.current() is None
+    with replay(tmp_path / "run.jsonl") as player:
+        assert player.left == 1
 
 
 PROGRAM = """

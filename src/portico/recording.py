@@ -180,7 +180,10 @@ def _going_on(journal: Journal, everywhere: bool) -> Iterator[None]:
         if everywhere:
             _everywhere.remove(journal)
         del _active[journal]
-        _current.reset(token)
+        with contextlib.suppress(
+            ValueError
+        ):  # begun in another task, which has ended: an async fixture of a test
+            _current.reset(token)
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ class McpServer:
 
 
 def _without_keys(command: Sequence[str]) -> Iterator[str]:
-    """`--api-key=...` and `--token ...` without what they say."""
+    """Options like `--api-key`, with = or without, lose what they say."""
     hidden = False
     for word in command:
         name, gives, _ = word.partition("=")
