@@ -315,6 +315,22 @@ def test_a_difference_is_shown(tmp_path: Path) -> None:
     assert "temperature" in said
 
 
+def test_a_difference_in_a_long_text_is_shown_alone(tmp_path: Path) -> None:
+    story = "\n".join(f"Line {at} of the story, which goes on and on." for at in range(900))
+    with record(tmp_path / "run.jsonl"):
+        for at in range(3):
+            recording.effect("model", {"text": story.replace("Line 500", f"Line 50{at}")}, lambda: 1)
+            recording.effect("model", {"text": "x" * 5000 + str(at)}, lambda: 1)
+    with replay(tmp_path / "run.jsonl"):
+        with pytest.raises(ReplayDiffers) as caught:
+            recording.effect("model", {"text": story.replace("Line 700", "Row 700")}, lambda: 1)
+        assert "\n-Line 700 of the story" in str(caught.value) and "\n+Row 700" in str(caught.value)
+        assert len(str(caught.value)) < 1000
+        with pytest.raises(ReplayDiffers) as caught:
+            recording.effect("model", {"text": "x" * 5000 + "7"}, lambda: 1)
+        assert "x7" in str(caught.value) and len(str(caught.value)) < 1000
+
+
 def test_other_effects(tmp_path: Path) -> None:
     def work() -> Any:
         drawn = recording.effect("random", "seed", lambda: random.random())

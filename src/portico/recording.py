@@ -31,8 +31,8 @@ from portico.disk import sync_folder
 from portico.errors import InUse, InvalidRequest, ReplayDiffers
 
 T = TypeVar("T")
-_NEAR = 200
-"""Lines of a difference that are shown."""
+_NEAR, _WIDE, _LOOK = 60, 160, 2000
+"""Lines of a difference that are shown, characters of one, and of each end of a request by which the nearest is found."""
 
 
 class EffectFailed(Exception):
@@ -114,13 +114,10 @@ class Player:
         if not others:
             return f"{self._path} has no further {kind} effect; this one was not recorded: {_shown(request)[:500]}"
         mine = _shown(request)
-        nearest = max(
-            others,
-            key=lambda effect: difflib.SequenceMatcher(None, _shown(effect["request"]), mine).quick_ratio(),
-        )
+        nearest = _nearest(mine, others)
         lines = difflib.unified_diff(
-            _shown(nearest["request"]).splitlines(),
-            mine.splitlines(),
+            _pieces(_shown(nearest["request"])),
+            _pieces(mine),
             f"recorded as effect {nearest['number']}",
             "asked now",
             lineterm="",
@@ -295,6 +292,24 @@ def _json(value: Any) -> bytes:
 def _digest(kind: str, request: Any) -> str:
     canonical = json.dumps([kind, request], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _nearest(mine: str, others: list[dict[str, Any]]) -> dict[str, Any]:
+    """By both ends: thousands of long conversations are looked through while the program waits."""
+    alike = difflib.SequenceMatcher(None, "", mine[:_LOOK] + mine[-_LOOK:], autojunk=False)
+    best, nearest = -1.0, others[0]
+    for effect in others:
+        theirs = _shown(effect["request"])
+        alike.set_seq1(theirs[:_LOOK] + theirs[-_LOOK:])
+        if alike.real_quick_ratio() > best and (ratio := alike.quick_ratio()) > best:
+            best, nearest = ratio, effect
+    return nearest
+
+
+def _pieces(shown: str) -> list[str]:
+    """Lines; a text's own, too, and none that is endless."""
+    lines = shown.replace("\\n", "\\n\n").splitlines()
+    return [line[at : at + _WIDE] for line in lines for at in range(0, len(line) or 1, _WIDE)]
 
 
 def _shown(request: Any) -> str:
