@@ -18,7 +18,7 @@ SAYS = {
     "logprobs.py": "'F'",
     "models.py": "portico-tiny: 5120 tokens of context",
     "quantum_computing.py": "qubit",
-    "weather.py": 'get_weather({"city": "Paris"}) -> 18 degrees, sunny',
+    "weather.py": 'get_weather({"city": "Paris"}) -> 18 degrees',
 }
 
 

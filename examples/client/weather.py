@@ -5,7 +5,7 @@ from portico import Client
 
 def get_weather(city: str) -> str:
     """Get the weather in a city."""
-    return {"Paris": "18 degrees, sunny"}.get(city, "12 degrees, rain")
+    return {"Paris": "18 degrees"}.get(city, "12 degrees")
 
 
 with Client() as client:
