@@ -458,6 +458,43 @@ async def test_a_response_format(upstream: ScriptedUpstream, wanted: Any, sent: 
     assert upstream.last(CHAT)["response_format"] == sent
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"timeout": "soon"},
+        {"stop": 5},
+        {"logprobs": "x"},
+        {"response_format": 7},
+        {"thinking_budget_tokens": "many"},
+        {"max_output_tokens": "many"},
+        {"temperature": "hot"},
+        {"model": 5},
+        {"chat_template_kwargs": "x"},
+        {"logit_bias": 3},
+        {"endpoint": "nowhere"},
+    ],
+)
+async def test_a_wrong_value_of_a_request_is_its_own_error(
+    upstream: ScriptedUpstream, given: dict[str, Any]
+) -> None:
+    """Never one that only Python has a name for."""
+    with pytest.raises(llm_errors.InvalidRequestError, match=list(given)[-1]):
+        await ask(upstream, **given)
+    assert not upstream.requests(CHAT)
+
+
+async def test_calls_that_are_none_are_an_error_that_says_so(upstream: ScriptedUpstream) -> None:
+    with pytest.raises(llm_errors.InvalidRequestError, match="tool_calls"):
+        await ask(upstream, conversation(Message(role="assistant", content="x", tool_calls=["a"])))
+
+
+async def test_a_response_format_by_its_type_alone(upstream: ScriptedUpstream) -> None:
+    await ask(upstream, response_format="text")
+    assert "response_format" not in upstream.last(CHAT)
+    await ask(upstream, response_format="json")
+    assert upstream.last(CHAT)["response_format"] == {"type": "json_object"}
+
+
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_schema_that_the_server_cannot_keep_is_told_in_degradation(
     upstream: ScriptedUpstream, late: bool
@@ -937,7 +974,7 @@ def test_no_error_of_ours_is_left_without_one_of_amplifiers() -> None:
         made = kind(**{name: value for name, value in given.items() if name in wanted})
         found = amplifier.translated(made, amplifier.Seen(), provider="p", model="m", longest=60.0)
         assert type(found) is not llm_errors.LLMError, kind
-        assert str(found) == str(made).replace("(url=)", "(base_url)")
+        assert str(found) == str(made).replace("(url=)", "(base_url)").replace(": url=,", ": base_url,")
 
 
 async def test_the_status_and_the_waiting_time_stay_facts(upstream: ScriptedUpstream) -> None:

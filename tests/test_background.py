@@ -71,6 +71,23 @@ def test_in_an_event_loop() -> None:
         assert client.url == url and text == client.chat("Hello", temperature=0).text
 
 
+def test_a_replay_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask() -> str:
+        with portico.local() as client:
+            return client.chat("Hello", temperature=0).text
+
+    async def aask() -> str:
+        async with await portico.alocal() as client:
+            return (await client.chat("Hello", temperature=0)).text
+
+    with portico.record(tmp_path / "run.jsonl"):
+        first = [ask(), asyncio.run(aask())]
+    monkeypatch.setattr(background, "_Server", None)
+    background.stop()
+    with portico.replay(tmp_path / "run.jsonl") as player:
+        assert [ask(), asyncio.run(aask())] == first and player.left == 0
+
+
 def test_others_have_no_business_there() -> None:
     with portico.local() as client, portico.Client(client.url, api_key="a guess") as other:
         with pytest.raises(WrongKey):
@@ -136,6 +153,21 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_files_beside_the_program_are_none_of_its_modules(tmp_path: Path) -> None:
+    for name in ("click", "queue", "portico"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM.format(end="")],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=50,
+        env=plain_environment(tmp_path),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)[2], done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -68,6 +68,18 @@ def test_rows_that_fail_are_counted_and_can_be_asked_again(
     assert len(upstream.requests(CHAT)) == 11 and len(lines(out)) == 9
 
 
+def test_the_command_that_goes_on_is_the_same(
+    tmp_path: Path, env: dict[str, str], upstream: ScriptedUpstream
+) -> None:
+    """To the same server, wherever the variables point."""
+    upstream.script(CHAT, reply(400, REFUSED))
+    where, out = written(tmp_path / "in.jsonl", rows(2)), tmp_path / "out.jsonl"
+    typed = ["batch", where, "-o", str(out), "-m", "mock-model", "-c", "2", "--host", upstream.url]
+    done = run(*typed, env=env)
+    typed[-1] = typed[-1].removeprefix("http://")
+    assert f"  again    portico {' '.join(typed)} --again\n" in done.stderr
+
+
 def test_which_model(tmp_path: Path, env: dict[str, str], upstream: ScriptedUpstream) -> None:
     named = written(tmp_path / "in.jsonl", [row("a", "x", model="gpt-4o-mini"), row("b", "y")])
     run("batch", named, "-o", str(tmp_path / "1.jsonl"), env=env)

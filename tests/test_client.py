@@ -149,9 +149,11 @@ def test_what_is_asked_for_is_sent(both: Both, upstream: ScriptedUpstream) -> No
 
 def test_what_nobody_knows_is_refused_before_it_is_sent(both: Both, upstream: ScriptedUpstream) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"There is no parameter 'temprature'\. If the server has it: extra="
+        InvalidRequest, match=r"There is no parameter 'temprature'\. Did you mean temperature\?"
     ):
         both.chat("Hello", told={"temprature": 0})
+    with pytest.raises(InvalidRequest, match=r"no parameter 'quux_xyz'\. If the server has it: extra="):
+        both.chat("Hello", told={"quux_xyz": 0})
     assert not upstream.requests(CHAT)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,13 +24,14 @@ from hypothesis import strategies as st
 
 from live_server import LiveServer, plain_environment
 from portico import Choice
+from portico.client import batch
 from portico.client.async_client import AsyncClient
 from portico.client.batch import Done, Pace, Progress
 from portico.client.client import Client
 from portico.client.journal import Journal, Outcome
 from portico.client.rows import read_rows
-from portico.client.settings import Retry, Timeouts
-from portico.errors import InUse, InvalidRequest, NotRunning, WrongKey
+from portico.client.settings import NO_RETRY, Retry, Timeouts
+from portico.errors import InUse, InvalidRequest, NotRunning, TimedOut, WrongKey
 from scripted_answers import CHAT, COMPLETIONS, EMBEDDINGS, chat_result, reply
 from scripted_upstream import HOLD, RESET, ScriptedUpstream
 
@@ -218,7 +221,128 @@ def test_a_key_that_is_refused_ends_the_run(both: Both, upstream: ScriptedUpstre
     assert not (tmp_path / "out.errors.jsonl").exists()
 
 
+def test_a_server_to_which_no_connection_comes_ends_the_run(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is switched off, or behind a wall that drops what comes: every row would wait for nothing."""
+
+    def silent(*_: Any, **__: Any) -> Any:
+        raise TimedOut(which="connect", seconds=2.0)
+
+    monkeypatch.setattr("portico.client.drive_sync.Sender.send", silent)
+    monkeypatch.setattr("portico.client.drive_async.Pool.send", silent)
+    with pytest.raises(TimedOut, match="connect"):
+        both.run(upstream.url, rows(50), journal=tmp_path / "out.jsonl", model="mock-model")
+    assert not list(tmp_path.iterdir()), "no row failed of it"
+
+
+def test_one_that_stops_does_not_wait_for_a_busy_server(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    """Those rows are for the next run."""
+    busy = reply(503, {"error": {"message": "busy"}}, headers={"retry-after": "0"})
+    with Client(upstream.url, retry=NO_RETRY, model="mock-model") as client:
+        upstream.script(CHAT, reply(200, chat_result()), (HOLD, *busy), (HOLD, *busy))
+        running = client.batch(rows(20), journal=tmp_path / "out.jsonl", at_once=3)
+        next(running)
+        upstream.wait_for_request(CHAT, 3)
+        threading.Timer(0.1, upstream.release).start()
+        running.close()
+    sent = len(upstream.requests(CHAT))
+    assert sent <= 5, "neither was asked again"
+    assert len(lines(tmp_path / "out.jsonl")) == sent - 2
+
+
 # ---- going on
+
+
+def test_what_an_earlier_run_asked_names_its_server(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    (first,) = both.run(upstream.url, rows(1), journal=out)
+    (second,) = both.run(upstream.url, rows(1), journal=out)
+    assert first.result is not None and second.result is not None
+    assert second.result.url == first.result.url != "" and len(asked(upstream)) == 1
+
+
+def test_a_disk_that_is_full_ends_the_run_and_loses_nothing_else(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, kept = tmp_path / "out.jsonl", os.fsync
+
+    def full(file: int) -> None:
+        if os.fstat(file).st_size > 2000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        kept(file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("portico.client.journal.os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*out\.jsonl"):
+            both.run(upstream.url, rows(40), journal=out)
+    assert not (tmp_path / "out.jsonl.lock").exists()
+    assert len(both.run(upstream.url, rows(40), journal=out)) == 40
+    assert max(asked(upstream).values()) <= 2 and len(lines(out)) == 40
+
+
+def test_an_error_of_ours_in_one_row_loses_no_other(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(row: Any, *_: Any) -> Outcome:
+        if row.custom_id == "r3":
+            raise RuntimeError("a mistake")
+        return answered(row, *_)
+
+    answered = batch._answered
+    out = tmp_path / "out.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr("portico.client.batch._answered", broken)
+        with pytest.raises(RuntimeError, match="a mistake"):
+            both.run(upstream.url, rows(4), journal=out, at_once=4)
+    if both.kind == "sync":
+        assert len(lines(out)) == 3, "the others were awaited"
+    assert len(both.run(upstream.url, rows(4), journal=out)) == 4
+
+
+def test_answers_that_are_there_when_it_is_left_are_kept(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with AsyncClient(upstream.url, **OPTIONS) as client:
+            running = client.batch(rows(8), journal=tmp_path / "out.jsonl", at_once=4)
+            await anext(running)
+            await asyncio.wait([task for task in asyncio.all_tasks() if task.get_name().startswith("row ")])
+            await running.aclose()
+
+    asyncio.run(work())
+    assert len(lines(tmp_path / "out.jsonl")) == len(upstream.requests(CHAT))
+
+
+ODD: list[Any] = [
+    {**chat_result(), "usage": {"completion_tokens": "many"}},
+    {"detail": "the page of a proxy"},
+    {"error": {"message": "CUDA error"}},
+    {"choices": "none"},
+    ["no", "object"],
+]
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_a_reply_of_no_known_shape_fails_its_row_alone(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path, body: Any
+) -> None:
+    out = tmp_path / "out.jsonl"
+    upstream.script(CHAT, reply(200, body))
+    for _ in range(2):
+        found = both.run(upstream.url, rows(3), journal=out)
+        assert sorted(done.error.code for done in found if done.error is not None) == ["malformed"]
+    assert len(lines(out)) == 2 and len(asked(upstream)) == 3
+    assert len(both.run(upstream.url, rows(3), journal=out, again=True)) == 3 == len(lines(out))
+
+
+def test_an_odd_line_of_another_program_fails_its_row_alone(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    odd = {"id": "x", "custom_id": "r0", "response": {"status_code": 200, "body": {"choices": 1}}}
+    (tmp_path / "out.jsonl").write_text(json.dumps({**odd, "error": None}) + "\n")
+    found = both.run(upstream.url, rows(2), journal=tmp_path / "out.jsonl")
+    assert sorted(done.error.code for done in found if done.error is not None) == ["malformed"]
 
 
 def test_a_second_run_asks_what_is_new_and_gives_everything(

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 
 from live_server import LiveServer
 from portico import Choice, Limits, Regex, recording
@@ -269,6 +270,35 @@ def test_a_callback_that_raises_ends_it(both: Both, upstream: ScriptedUpstream) 
         both.run(tools=[get_weather], allow=allow)
 
 
+def measured(
+    schema: str,
+    copy: Annotated[int, Field(description="How many copies")] = 1,
+    model_config: str = "",
+    _hidden: bool = False,
+    json: str = "{}",
+) -> str:
+    """Measure.
+
+    Args:
+        schema: which one
+    """
+    return f"{schema} {copy} {model_config} {_hidden} {json}"
+
+
+def test_parameters_with_names_that_pydantic_has_for_itself(both: Both, upstream: ScriptedUpstream) -> None:
+    given = {"schema": "s", "copy": 2, "model_config": "c", "_hidden": True}
+    upstream.script(CHAT, calls(("measured", given), ("measured", {"copy": "x"})), says("Done."))
+    both.run(tools=[measured])
+    said, wrong = told(upstream)
+    assert said == "s 2 c True {}"
+    assert wrong.startswith("Error: Wrong arguments: schema: Field required; copy: Input should be a valid")
+    (tool,) = upstream.last(CHAT)["tools"]
+    fields = tool["function"]["parameters"]["properties"]
+    assert list(fields) == ["schema", "copy", "model_config", "_hidden", "json"]
+    assert [fields[name]["description"] for name in ("schema", "copy")] == ["which one", "How many copies"]
+    assert not any("title" in field for field in fields.values())
+
+
 def test_what_is_no_tool(both: Both, upstream: ScriptedUpstream) -> None:
     @dataclass
     class Local:
@@ -373,6 +403,30 @@ def test_a_replay_calls_no_tool(both: Both, upstream: ScriptedUpstream, tmp_path
         assert player.left == 0
     assert len(made) == 3 and len(upstream.received) == requests
     assert second.steps == first.steps and second.messages == first.messages and first.steps[2].failed
+
+
+def test_a_tool_that_asks_a_model_is_one_effect(
+    both: Both, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """What it asks itself is not recorded: a replay does not call it, and nothing is left over."""
+
+    def ask(question: str) -> str:
+        with Client(upstream.url, model="m") as client:
+            return client.chat(question).text
+
+    async def aask(question: str) -> str:
+        async with AsyncClient(upstream.url, model="m") as client:
+            return (await client.chat(question)).text
+
+    tools = [("ask", {"question": "Why?"}), ("aask", {"question": "How?"})]
+    upstream.script(CHAT, calls(tools[0]), says("So."), calls(*tools), says("1"), says("2"), says("Done."))
+    with recording.record(tmp_path / "run.jsonl"):
+        first = both.run(tools=[ask, aask])
+    assert len(upstream.requests(CHAT)) == 6 and first.text == "Done."
+    with recording.replay(tmp_path / "run.jsonl") as player:
+        second = both.run(tools=[ask, aask])
+        assert player.left == 0
+    assert second.steps == first.steps and len(upstream.requests(CHAT)) == 6
 
 
 def test_a_sync_client_in_a_running_loop(upstream: ScriptedUpstream) -> None:

@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"errors", "messages", "prompts"},
+            {"errors", "messages", "prompts", "disk"},
             {"config", "names", "dialects"},
             {"ollama_env"},
             {"config_file"},

@@ -170,6 +170,62 @@ def test_one_that_does_not_start(both: Both, upstream: ScriptedUpstream, tmp_pat
     assert not upstream.requests(CHAT)
 
 
+ODD = """
+import json, sys, time
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    result = None
+    if asked["method"] == "initialize":
+        if sys.argv[1] == "late":
+            time.sleep(0.5)
+        about = {"name": "odd", "version": "1"}
+        version = asked["params"]["protocolVersion"]
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}
+    elif asked["method"] == "tools/list" and sys.argv[1] == "endless":
+        result = {"tools": [], "nextCursor": "on"}
+    elif asked["method"] == "tools/list" and sys.argv[1] == "late":
+        result = {"tools": [{"name": "t", "inputSchema": {"type": "object"}}]}
+    if result is not None:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["silent", "endless"])
+def test_one_that_never_says_what_it_offers(both: Both, upstream: ScriptedUpstream, how: str) -> None:
+    """It greets, and then is silent, or has always one more page."""
+    with pytest.raises(NotRunning, match=r"it was not ready within 1 s"):
+        both.run(tools=[McpServer([sys.executable, "-c", ODD, how], start_seconds=1)])
+    assert not upstream.requests(CHAT)
+
+
+def test_who_leaves_while_it_starts_leaves_it_to_the_others() -> None:
+    server = McpServer([sys.executable, "-c", ODD, "late"])
+
+    async def use() -> list[str]:
+        async with server:
+            return [tool.name for tool in server.tools()]
+
+    async def work() -> list[Any]:
+        first, second = asyncio.create_task(use()), asyncio.create_task(use())
+        await asyncio.sleep(0)
+        first.cancel()
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    left, stayed = asyncio.run(work())
+    assert isinstance(left, asyncio.CancelledError) and stayed == ["t"]
+
+
+def test_no_key_is_in_its_name() -> None:
+    """Which a recording and errors have."""
+    shown = {
+        "https://user:sesame@host/mcp?key=sesame": "https://host/mcp",
+        "tool --api-key sesame --token=sesame -v": "tool --api-key '***' '--token=***' -v",
+        "uvx mcp-server-time --local-timezone Europe/Rome": "uvx mcp-server-time --local-timezone Europe/Rome",
+    }
+    assert {where: McpServer(where).name for where in shown} == shown
+
+
 def test_one_that_dies_in_a_call(both: Both, upstream: ScriptedUpstream, tmp_path: Path) -> None:
     upstream.script(CHAT, calls(("die", {})), calls(("add", {"a": 1, "b": 1})), says("It is gone."))
     run = both.run(tools=[stdio(tmp_path)])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -21,13 +22,22 @@ from live_server import plain_environment
 from portico import recording
 from portico.client.async_client import AsyncClient
 from portico.client.client import Client
-from portico.client.settings import NO_RETRY, Retry
+from portico.client.settings import NO_RETRY, Retry, Timeouts
 from portico.dialects import openai
-from portico.errors import InUse, NotRunning, NotSupported, ReplayDiffers, ServerFailed
+from portico.errors import (
+    InUse,
+    InvalidRequest,
+    NotRunning,
+    NotSupported,
+    ReplayDiffers,
+    ServerFailed,
+    TimedOut,
+)
 from portico.messages import ChatRequest, Message, Text
 from portico.recording import record, replay
 from scripted_answers import CHAT, chat_events, chat_stream, reply, stream
-from scripted_upstream import RESET, ScriptedUpstream
+from scripted_upstream import HOLD, RESET, ScriptedUpstream
+from test_client_tools import calls
 
 SEEN = ("text", "reasoning", "tool_calls", "finish_reason", "usage", "model", "id", "choices")
 
@@ -187,6 +197,22 @@ async def test_another_task_has_nothing_to_do_with_it(tmp_path: Path) -> None:
     await task
 
 
+async def test_one_task_may_begin_it_and_another_end_it(tmp_path: Path) -> None:
+    """As pytest's plugins do with an async fixture."""
+
+    async def fixture() -> AsyncIterator[None]:
+        with record(tmp_path / "run.jsonl", everywhere=True):
+            yield
+
+    running = fixture()
+    await asyncio.create_task(anext(running))  # type: ignore[arg-type]
+    recording.effect("clock", None, lambda: 1)
+    assert await asyncio.create_task(anext(running, None)) is None  # type: ignore[arg-type]
+    assert recording.current() is None
+    with replay(tmp_path / "run.jsonl") as player:
+        assert player.left == 1
+
+
 PROGRAM = """
 import asyncio, sys
 from portico import AsyncClient, record
@@ -289,6 +315,22 @@ def test_a_difference_is_shown(tmp_path: Path) -> None:
     assert "temperature" in said
 
 
+def test_a_difference_in_a_long_text_is_shown_alone(tmp_path: Path) -> None:
+    story = "\n".join(f"Line {at} of the story, which goes on and on." for at in range(900))
+    with record(tmp_path / "run.jsonl"):
+        for at in range(3):
+            recording.effect("model", {"text": story.replace("Line 500", f"Line 50{at}")}, lambda: 1)
+            recording.effect("model", {"text": "x" * 5000 + str(at)}, lambda: 1)
+    with replay(tmp_path / "run.jsonl"):
+        with pytest.raises(ReplayDiffers) as caught:
+            recording.effect("model", {"text": story.replace("Line 700", "Row 700")}, lambda: 1)
+        assert "\n-Line 700 of the story" in str(caught.value) and "\n+Row 700" in str(caught.value)
+        assert len(str(caught.value)) < 1000
+        with pytest.raises(ReplayDiffers) as caught:
+            recording.effect("model", {"text": "x" * 5000 + "7"}, lambda: 1)
+        assert "x7" in str(caught.value) and len(str(caught.value)) < 1000
+
+
 def test_other_effects(tmp_path: Path) -> None:
     def work() -> Any:
         drawn = recording.effect("random", "seed", lambda: random.random())
@@ -344,3 +386,223 @@ def test_what_a_client_knew_before_is_in_its_recording_too(tmp_path: Path) -> No
         with Client(upstream.url) as client, replay(tmp_path / "run.jsonl") as left:
             assert asked(client) == first and left.left == 0
         assert len(upstream.received) == len(paths)
+
+
+def test_an_interrupted_effect_leaves_the_recording_as_it_was(tmp_path: Path) -> None:
+    """Ctrl-C in a tool: what the program does next is recorded."""
+
+    def interrupted() -> str:
+        """Is interrupted."""
+        raise KeyboardInterrupt
+
+    with ScriptedUpstream() as upstream, record(tmp_path / "run.jsonl") as recorder:
+        upstream.script(CHAT, *[calls(("interrupted", {}))] * 2)
+        with Client(upstream.url, model="m") as client:
+            with pytest.raises(KeyboardInterrupt) as caught:
+                client.run("Go on", tools=[interrupted])
+            assert recording.current() is recorder and caught.traceback
+            with pytest.raises(KeyboardInterrupt):
+                recording.effect("tool", None, interrupted)
+            assert recording.current() is recorder
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_replay_looks_for_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Recorded where a server was found on loopback, replayed where a variable names one, and the other way round."""
+    for name in [*os.environ]:
+        if name.endswith(("_HOST", "_BASE_URL", "_ENDPOINT")):
+            monkeypatch.delenv(name)
+
+    async def aask() -> str:
+        async with AsyncClient() as client:
+            return (await client.chat("Hello")).text
+
+    def ask() -> str:
+        if kind == "async":
+            return asyncio.run(aask())
+        with Client() as client:
+            return client.chat("Hello").text
+
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, *[changing] * 2)
+        monkeypatch.setattr(
+            "portico.client.servers.LOOPBACK", ("http://127.0.0.1:9", upstream.url.removesuffix("/v1"))
+        )
+        with record(tmp_path / "found.jsonl"):
+            found = ask()
+        monkeypatch.setenv("VLLM_BASE_URL", upstream.url)
+        with record(tmp_path / "named.jsonl"):
+            named = ask()
+    with replay(tmp_path / "found.jsonl") as player:
+        assert ask() == found and player.left == 0
+    monkeypatch.delenv("VLLM_BASE_URL")
+    for name, text in (("found", found), ("named", named)):
+        with replay(tmp_path / f"{name}.jsonl") as player:
+            assert ask() == text and player.left == 0
+
+
+class NotPythons(Exception):
+    """An error that a replay in another program does not know."""
+
+
+def test_an_effect_that_raised_raises_again(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def failing(error: Exception) -> int:
+        made.append(str(error))
+        raise error
+
+    async def later(error: Exception) -> int:
+        return failing(error)
+
+    errors = [
+        FileNotFoundError(2, "No such file"),
+        KeyError("name"),
+        NotPythons("the tape is full"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ]
+
+    def work() -> list[str]:
+        told = []
+        for error in errors:
+            for begin in (
+                recording.effect,
+                lambda kind, at, do: asyncio.run(recording.aeffect(kind, at, do)),
+            ):
+                with pytest.raises(Exception) as caught:
+                    begin("disk", str(error), partial(failing if begin is recording.effect else later, error))
+                told.append((type(caught.value), str(caught.value)))
+        return told
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    with replay(tmp_path / "run.jsonl") as player:
+        second = work()
+        assert player.left == 0
+    assert len(made) == 8
+    assert second[:4] == first[:4], "Python's own errors are the same"
+    assert second[4] == (recording.EffectFailed, "NotPythons: the tape is full")
+    assert second[6][0] is recording.EffectFailed and "invalid start byte" in second[6][1]
+
+
+def test_a_value_is_the_same_while_it_is_recorded(tmp_path: Path) -> None:
+    """A pair is a list in JSON: what is made of it must not be another prompt in the replay."""
+
+    def work() -> str:
+        value: Any = recording.effect("tool", ("a", "b"), lambda: {"pair": (1, 2), 3: "half \ud800"})
+        return f"{value!r}"
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    with replay(tmp_path / "run.jsonl"):
+        assert work() == first == repr({"pair": [1, 2], "3": "half \ud800"})
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_what_an_effect_asks_itself_is_part_of_it(tmp_path: Path, kind: str) -> None:
+    """A replay does not do it again, so nothing of it is left over: a tool that asks a model, a step with a clock."""
+
+    def work() -> list[Any]:
+        def inner() -> int:
+            return recording.effect("clock", None, time.time_ns)
+
+        async def ainner() -> int:
+            assert recording.current() is None
+            return await asyncio.to_thread(inner)
+
+        if kind == "sync":
+            first = recording.effect("step", "one", inner)
+        else:
+            first = asyncio.run(recording.aeffect("step", "one", ainner))
+        return [first, recording.effect("clock", None, time.time_ns)]
+
+    with record(tmp_path / "run.jsonl"):
+        first = work()
+    assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 2
+    with replay(tmp_path / "run.jsonl") as player:
+        assert work() == first and player.left == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_two_recordings_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with record(path):
+        recording.effect("clock", None, lambda: 1)
+        with pytest.raises(InUse, match=r"run\.jsonl"), record(path):
+            raise AssertionError("it was let in")
+        recording.effect("clock", None, lambda: 2)
+    assert [json.loads(line)["response"] for line in path.read_text().splitlines()] == [1, 2]
+    with record(path):
+        pass
+    assert path.read_bytes() == b"", "it is begun anew"
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "[1]", '{"kind":"clock"}', '{"number":"x","kind":"k","request":1}']
+)
+def test_a_file_that_is_no_recording_says_so(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "run.jsonl"
+    with record(path):
+        recording.effect("clock", None, lambda: 1)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InvalidRequest, match=r"run\.jsonl:2 is no line of a recording"), replay(path):
+        raise AssertionError("it was replayed")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_replay_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The pauses between attempts were for the server, and none is asked."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def asleep(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("portico.client.drive_sync.time.sleep", slept.append)
+    monkeypatch.setattr("portico.client.drive_async.asyncio.sleep", asleep)
+
+    def work() -> str:
+        async def awork() -> str:
+            async with AsyncClient(upstream.url) as client:
+                return (await client.chat("Hello")).text
+
+        if kind == "async":
+            return asyncio.run(awork())
+        with Client(upstream.url) as client:
+            return client.chat("Hello").text
+
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, reply(503, {"error": {"message": "busy"}}, headers={"retry-after": "7"}))
+        with record(tmp_path / "run.jsonl"):
+            first = work()
+    assert any(seconds >= 7 for seconds in slept)
+    slept.clear()
+    with replay(tmp_path / "run.jsonl") as player:
+        assert work() == first and player.left == 0
+    assert not any(slept)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_stream_that_fell_silent_does_so_again(tmp_path: Path, kind: str) -> None:
+    with ScriptedUpstream() as upstream:
+        upstream.script(CHAT, (*chat_stream("one", "two")[:3], HOLD))
+        options: Any = {"retry": NO_RETRY, "timeouts": Timeouts(between_tokens=0.2), "model": "mock-model"}
+
+        async def awork() -> None:
+            async with AsyncClient(upstream.url, **options) as client, client.stream("Hello") as events:
+                async for _ in events:
+                    pass
+
+        def work() -> None:
+            if kind == "async":
+                return asyncio.run(awork())
+            with Client(upstream.url, **options) as client, client.stream("Hello") as events:
+                for _ in events:
+                    pass
+
+        with record(tmp_path / "run.jsonl"), pytest.raises(TimedOut) as first:
+            work()
+    with replay(tmp_path / "run.jsonl"), pytest.raises(TimedOut) as second:
+        work()
+    assert str(second.value) == str(first.value)

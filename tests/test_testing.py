@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import tomllib
 from pathlib import Path
@@ -185,6 +186,24 @@ def test_an_answer_that_is_left_fails_the_test() -> None:
         pass
 
 
+def test_a_function_that_raises_fails_the_test() -> None:
+    """An assertion in it as well; the next answer is not given in its place."""
+
+    def answer(asked: Asked) -> str:
+        assert asked.prompt == "Hello", "the wrong question"
+        return "x"
+
+    with (
+        pytest.raises(AssertionError, match=r"'Hi' raised AssertionError: the wrong question"),
+        ScriptedModel() as model,
+        Client(model.url) as client,
+    ):
+        model.say(answer)
+        with pytest.raises(ServerFailed, match="raised AssertionError: the wrong question"):
+            client.chat("Hi")
+    assert len(model.asked) == 1
+
+
 def test_another_error_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError) as caught, scripted("Hello"):
         1 // 0  # noqa: B018
@@ -246,7 +265,7 @@ def test_the_first_run_is_recorded_and_others_replayed(
         monkeypatch.setenv("TEST_URL", model.url)
         pytester.runpytest(*PLUGIN).assert_outcomes(passed=4)
     names = sorted(path.name for path in (pytester.path / "recordings" / "test_sample").iterdir())
-    assert names == [
+    assert [re.sub("-[0-9a-f]{8}[.]", ".", name) for name in names] == [
         "test_async.jsonl",
         "test_sync.jsonl",
         "test_threads-a-b.jsonl",
@@ -265,6 +284,23 @@ def test_the_first_run_is_recorded_and_others_replayed(
         again = pytester.runpytest(*PLUGIN, "-k", "test_sync", "--portico-record", "all")
         again.assert_outcomes(passed=1)
     pytester.runpytest(*PLUGIN, "-k", "test_sync").assert_outcomes(passed=1)
+
+
+def test_each_test_has_a_recording_of_its_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where names are long, or differ in what no file's name may have."""
+    words = ["a/b", "a:b", "a-b", "x" * 200 + "1", "x" * 200 + "2", "é" * 90, "plain"]
+    pytester.makepyfile(
+        test_sample=TEST + f"@pytest.mark.parametrize('word', {words!r})\n"
+        "def test_it(portico_recording, word):\n    assert ask()\n"
+    )
+    with scripted(*map(str, range(len(words)))) as model:
+        monkeypatch.setenv("TEST_URL", model.url)
+        pytester.runpytest(*PLUGIN, "-k", "test_it").assert_outcomes(passed=len(words))
+    names = [path.name for path in (pytester.path / "recordings" / "test_sample").iterdir()]
+    assert len(names) == len(words) and "test_it-plain.jsonl" in names and max(map(len, names)) < 143
+    pytester.runpytest(*PLUGIN, "-k", "test_it").assert_outcomes(passed=len(words))
 
 
 def test_only_what_passed_is_kept(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from amplifier_core.utils.retry import classify_error_message
 
 from portico import errors
 from portico.client import options
+from portico.client.exchange import pause
 from portico.client.flows import CHAT, COMPLETIONS, Flows
 from portico.client.results import Result
 from portico.client.servers import Server, candidates
@@ -319,8 +320,12 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
         )
 
     wished = {name: said[name] for name in _SAMPLERS if name in said}
-    wished["temperature"] = first(said.get("temperature"), request.temperature, config.temperature)
-    wished["top_p"] = first(said.get("top_p"), request.top_p, config.top_p)
+    for name in ("logit_bias", "chat_template_kwargs"):
+        if not isinstance(wished.get(name, {}), Mapping):
+            raise _wrong(name, wished[name], "an object")
+    for name in ("temperature", "top_p"):
+        value = first(said.get(name), getattr(request, name), getattr(config, name))
+        wished[name] = None if value is None else _number(name, value)
     wished["stop"] = _texts("stop", first(said.get("stop"), request.stop, list(config.stop)))
     logprobs = first(said.get("logprobs"), about.get("logprobs"), config.logprobs)
     if (alternatives := _alternatives("logprobs", logprobs)) is not None:
@@ -328,10 +333,12 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
     most = first(
         said.get("max_output_tokens"), said.get("max_tokens"), request.max_output_tokens, config.max_tokens
     )
+    most = None if most is None else _whole("max_output_tokens", most)
     budget = first(said.get("thinking_budget_tokens"), config.thinking_budget_tokens)
     if budget is not None and think is not False:
-        wished["thinking_token_budget"] = budget
-        most = None if most is None else max(most, budget + config.thinking_budget_buffer)
+        wished["thinking_token_budget"] = budget = _whole("thinking_budget_tokens", budget)
+        floor = budget + config.thinking_budget_buffer
+        most = None if most is None else max(most, floor)
     wished["max_tokens"] = most
 
     tools = tuple(
@@ -343,7 +350,7 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
         tools, choice = (), None
     messages, mended = repaired(conversation(request.messages))
     return Asked(
-        model=first(said.get("model"), request.model, config.default_model),
+        model=_text("model", first(said.get("model"), request.model, config.default_model)),
         messages=messages,
         tools=tools,
         tool_choice=choice if tools else None,
@@ -354,7 +361,7 @@ def read_request(request: AmplifierRequest, given: Mapping[str, Any], config: Co
         echo=bool(first(said.get("echo"), about.get("echo"), config.echo)),
         endpoint=_endpoint("endpoint", first(said.get("endpoint"), about.get("endpoint"), config.endpoint)),
         shown=config.use_streaming and about.get("stream") is not False and said.get("stream") is not False,
-        timeout=float(first(said.get("timeout"), request.timeout, config.timeout)),
+        timeout=_number("timeout", first(said.get("timeout"), request.timeout, config.timeout)),
         lost=tuple(lost),
         mended=tuple(mended),
     )
@@ -373,8 +380,11 @@ def read_choice(choice: Any) -> ToolChoice | None:
 
 
 def read_format(asked: Any) -> Format | None:
-    """Amplifier's response_format; the schema may stand in OpenAI's envelope with its name."""
-    fields = asked.model_dump() if hasattr(asked, "model_dump") else dict(asked or {})
+    """Amplifier's response_format, or its type alone; the schema may stand in OpenAI's envelope with its name."""
+    asked = {"type": asked} if isinstance(asked, str) else asked
+    fields = asked.model_dump() if hasattr(asked, "model_dump") else asked or {}
+    if not isinstance(fields, Mapping):
+        raise _wrong("response_format", asked, "an object with its type")
     kind = fields.get("type", "text")
     if kind == "text":
         return None
@@ -437,6 +447,8 @@ def _parts(message: message_models.Message) -> Iterator[Part]:
             yield from _part(block)
     known = {block.id for block in message.content if isinstance(block, ToolCallBlock)}
     for call in (message.model_extra or {}).get("tool_calls") or ():  # where orchestrators keep them
+        if not isinstance(call, Mapping):
+            raise _wrong("tool_calls", call, "a list of objects")
         if call.get("id") not in known:
             function = call.get("function") or call
             name = function.get("name") or function.get("tool") or ""
@@ -819,6 +831,7 @@ _WARMING = (
 
 _SETTINGS = {
     "(url=)": "(base_url)",
+    ": url=,": ": base_url,",
     "(timeouts=first_token)": "(stream_idle_timeout)",
     "(timeouts=between_tokens)": "(stream_idle_timeout)",
 }
@@ -1075,7 +1088,12 @@ class Provider:
         """The model's answer. Raises amplifier_core's LLMError, and nothing else, for what can go wrong on the way."""
         began, model = time.monotonic(), self.default_model
         try:
-            asked = read_request(request, kwargs, self._settings)
+            try:
+                asked = read_request(request, kwargs, self._settings)
+            except (
+                llm_errors.ConfigurationError
+            ) as error:  # a value that is wrong in a block, and here in a request
+                raise llm_errors.InvalidRequestError(str(error)) from error
             model = asked.model
             await self._tell_repairs(asked)
             whole = await self._in_time(asked)
@@ -1153,7 +1171,7 @@ class Provider:
             except BaseException as error:  # the caller's, or ours: the hooks must know that no more comes
                 await blocks.aborted(error)
                 raise
-            await asyncio.sleep(wait)
+            await asyncio.sleep(pause(wait).seconds)
         raise AssertionError("unreachable")
 
     def _again(self, error: errors.PorticoError, attempt: int, seen: Seen) -> float | None:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from portico import guard
+from portico import guard, recording
 from portico.client.async_client import AsyncClient
 from portico.client.client import Client
 from portico.errors import NotRunning
@@ -31,6 +31,8 @@ from portico.process import Log
 BUNDLED = "portico-tiny"
 _GRACE = 3.0
 """Seconds that it gets to end in order."""
+_NOBODY = "http://127.0.0.1:9"
+"""Whom a replay would ask, if it asked."""
 _KEPT = ("PORTICO_HOME", "OLLAMA_MODELS")
 
 
@@ -48,8 +50,10 @@ def local(
 
     model: as in `portico serve MODEL`. context, parallel: tokens, and answers at once; else the model's and the engine's.
     seconds: how long its start may take. `client`: further arguments of Client.
-    Raises NotRunning with the reason, for one that does not start.
+    In a replay (portico.replay) nothing is started. Raises NotRunning with the reason, for one that does not start.
     """
+    if _is_replayed():
+        return Client(_NOBODY, **client)
     server = _ensure(model, engine, context, parallel, seconds)
     return Client(server.url, api_key=server.key, **client)
 
@@ -64,8 +68,15 @@ async def alocal(
     **client: Any,
 ) -> AsyncClient:
     """The same for an event loop, which is not held up by the start."""
+    if _is_replayed():
+        return AsyncClient(_NOBODY, **client)
     server = await asyncio.to_thread(_ensure, model, engine, context, parallel, seconds)
     return AsyncClient(server.url, api_key=server.key, **client)
+
+
+def _is_replayed() -> bool:
+    """A replay asks nobody: nothing is started for it."""
+    return isinstance(recording.current(), recording.Player)
 
 
 def stop() -> None:
@@ -84,7 +95,8 @@ class _Server:
         self.key = f"local-{secrets.token_urlsafe(24)}"
         self.url = ""
         self._log, self._known = Log(), threading.Event()
-        command = [sys.executable, "-m", "portico", "serve", *arguments]
+        # -P: a file of the folder in which the program runs is none of its modules.
+        command = [sys.executable, "-P", "-m", "portico", "serve", *arguments]
         if sys.platform != "win32":
             command = [sys.executable, "-P", str(guard.__file__), *command]
         self._process = subprocess.Popen(

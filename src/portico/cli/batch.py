@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from portico.client.journal import Journal
     from portico.client.rows import Row
 
+AT_ONCE = 32
 BAR_WIDTH = 24
 WINDOW_SECONDS = 20.0
 FIRST_ESTIMATE_SECONDS = 3.0
@@ -46,7 +47,12 @@ PLAIN_SECONDS, PLAIN_PERCENT = 30.0, 10
     help="Ask this model, whatever the rows name. Default for rows that name none: the first that the server lists.",
 )
 @click.option(
-    "-c", "--at-once", default=32, show_default=True, type=click.IntRange(1), help="Rows in flight, at most."
+    "-c",
+    "--at-once",
+    default=AT_ONCE,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Rows in flight, at most.",
 )
 @click.option("--again", is_flag=True, help="Ask rows again that failed in an earlier run.")
 @options.as_json
@@ -104,6 +110,7 @@ class _Work:
         self._bar: _Bar = _Live(screen) if screen.live else _Plain(screen) if screen.plain else _Silent()
         self._failures: Counter[str] = Counter()
         self._signals = 0
+        self._at_once = AT_ONCE
         self.progress: Progress | None = None
 
     async def run(self, at_once: int, again: bool) -> bool:
@@ -114,6 +121,7 @@ class _Work:
         from portico.client.servers import Server
         from portico.client.settings import Settings
 
+        self._at_once = at_once
         server = Server(url=self._address.url.removesuffix("/v1"), key=self._address.key)
         flows = Flows(server, Settings())
         pool = Pool(server, flows.settings.timeouts)
@@ -181,8 +189,7 @@ class _Work:
         errors = self._kept.errors_path if progress.failed else None
         if as_json:
             screen.answer(json.dumps(self._as_json(progress, output, errors)))
-        same = ["portico", "batch", str(requests), "-o", str(output), *(["-m", model] if model else [])]
-        command = shlex.join(same)
+        command = shlex.join(["portico", "batch", str(requests), "-o", str(output), *self._typed(model)])
         unfinished = progress.done < progress.total
         if stopped and unfinished:
             done, total = units.exact(progress.done), units.exact(progress.total)
@@ -201,6 +208,13 @@ class _Work:
         screen.say(f"  why      {errors}")
         screen.say(f"  again    {command} --again")
         return 1
+
+    def _typed(self, model: str | None) -> list[str]:
+        """What the same command has besides."""
+        at_once = [] if self._at_once == AT_ONCE else ["-c", str(self._at_once)]
+        elsewhere = self._address.origin == "--host"
+        where = ["--host", self._address.url.removeprefix("http://")] if elsewhere else []
+        return [*(["-m", model] if model else []), *at_once, *where]
 
     def _as_json(self, progress: Progress, output: Path, errors: Path | None) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
@@ -22,14 +22,14 @@ import msgspec
 from portico.client import drive_async, drive_sync, enforced, results
 from portico.client.drive_async import Sending
 from portico.client.drive_sync import SyncSending
-from portico.client.exchange import Exchanged
+from portico.client.exchange import Exchanged, pause
 from portico.client.flows import Flows
 from portico.client.journal import Journal, Outcome
 from portico.client.outputs import Output, checked
 from portico.client.results import Result
 from portico.client.rows import Row
 from portico.client.settings import error_retry_after
-from portico.client.wishes import Answer, Delay, Flow
+from portico.client.wishes import Answer, Flow
 from portico.errors import (
     ClientError,
     CutOff,
@@ -42,6 +42,7 @@ from portico.errors import (
     ReplayDiffers,
     ServerFailed,
     TimedOut,
+    UpstreamFailed,
     WrongAnswer,
     WrongKey,
 )
@@ -60,6 +61,9 @@ LONGEST_WAIT = 60.0
 _NO_REPLY = (TimedOut, CutOff, Malformed)
 _ENDS_THE_RUN = (NotRunning, NotTrusted, WrongKey, OverBudget, PriceUnknown, ReplayDiffers)
 """What every further row would meet too: the run ends, and these rows are asked in the next one."""
+_UNREADABLE = (ValueError, KeyError, TypeError, UpstreamFailed)
+"""What reading a reply raises that is none: msgspec's errors are ValueErrors."""
+Ended = Future[Outcome | None] | asyncio.Task[Outcome | None]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,22 +200,23 @@ class Batch:
         return self._queue.pop()
 
     def stop(self) -> None:
-        """No further row is sent; those in flight are awaited."""
+        """No further row is sent; those in flight are awaited, those that wait for a busy server are left."""
         self._stopped = True
 
-    def keep(self, outcomes: Sequence[Outcome | None]) -> list[Outcome]:
-        """Those that are rows' ends, once they are on the disk."""
-        self._in_flight -= len(outcomes)
-        ended = [outcome for outcome in outcomes if outcome is not None]
-        self._left += len(outcomes) - len(ended)
+    def keep(self, over: Collection[Ended]) -> list[Outcome]:
+        """Those that are rows' ends, once they are on the disk. Raises what is none, when the others are kept."""
+        good = [one for one in over if not one.cancelled() and one.exception() is None]
+        ended = [outcome for one in good if (outcome := one.result()) is not None]
+        self._in_flight -= len(over)
+        self._left += len(over) - len(ended)
         self._journal.add(ended)
         self._here += len(ended)
-        for outcome in ended:
-            if outcome.ok and outcome.response is not None:
-                usage = outcome.response["body"].get("usage") or {}
-                self._tokens += int(usage.get("completion_tokens") or 0)
+        self._tokens += sum(map(_tokens, ended))
         if self._on_progress is not None:
             self._on_progress(self.progress())
+        for one in over:
+            if not one.cancelled():
+                one.result()
         return ended
 
     def over(self) -> None:
@@ -242,13 +247,17 @@ class Batch:
             try:
                 exchanged = yield from self._flows.raw(row.url, row.body)
             except ClientError as error:
-                if isinstance(error, _ENDS_THE_RUN):
+                if _ends_the_run(error):
                     self._ended = error
                     return None
                 if not _is_busy(error) or turn == BUSY_TURNS:
                     return _failed(row, error)
                 self.pace.busy(sent)
-                yield Delay(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
+                if self._stopped:
+                    return None
+                yield pause(max(error_retry_after(error) or 0.0, min(LONGEST_WAIT, first * 2**turn)))
+                if self._stopped:
+                    return None
                 continue
             if any(attempt.status in (429, 503) for attempt in exchanged.attempts):
                 self.pace.busy(sent)
@@ -260,14 +269,27 @@ class Batch:
         raise AssertionError("the last turn returns")
 
 
+def _ends_the_run(error: ClientError) -> bool:
+    return isinstance(error, _ENDS_THE_RUN) or (isinstance(error, TimedOut) and error.which == "connect")
+
+
 def _is_busy(error: ClientError) -> bool:
     return isinstance(error, RateLimited) or (isinstance(error, ServerFailed) and error.status == 503)
+
+
+def _tokens(outcome: Outcome) -> int:
+    if not outcome.ok or outcome.response is None:
+        return 0
+    usage = outcome.response["body"].get("usage") or {}
+    return int(usage.get("completion_tokens") or 0)
 
 
 def _answered(row: Row, body: bytes, exchanged: Exchanged) -> Outcome:
     try:
         answer = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if row.url != "/v1/embeddings":
+            results.read(body, completion=row.url == "/v1/completions")
+    except _UNREADABLE:  # what is kept as answered is never asked again
         return _failed(row, Malformed(body=body, expected="an answer"))
     response = {"status_code": 200, "request_id": exchanged.request_id, "body": answer}
     return Outcome(custom_id=row.custom_id, response=response, digest=row.digest, url=exchanged.url)
@@ -308,7 +330,7 @@ def done(outcome: Outcome, row: Row, wanted: Output[P] | None) -> Done[P]:
             result = results.texts(result, enforced.taken)
         if wanted is not None:
             result = checked(result, wanted)
-    except (WrongAnswer, ValueError) as error:
+    except (WrongAnswer, *_UNREADABLE) as error:
         code = error.code if isinstance(error, WrongAnswer) else Malformed.code
         return Done(
             custom_id=outcome.custom_id, error=Failed(code=code, message=str(error), status=200), body=body
@@ -343,12 +365,14 @@ async def arun(batch: Batch, sender: Sending) -> AsyncGenerator[Outcome, None]:
             if not flying:
                 break
             ended, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-            for outcome in batch.keep([task.result() for task in ended]):
+            for outcome in batch.keep(ended):
                 yield outcome
     finally:
         for task in flying:
             task.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
+        with contextlib.suppress(ClientError):
+            batch.keep(flying)  # some were there already
     batch.over()
 
 
@@ -364,9 +388,10 @@ def run(batch: Batch, sender: SyncSending) -> Generator[Outcome, None, None]:
                 if not flying:
                     break
                 ended, flying = wait(flying, return_when=FIRST_COMPLETED)
-                yield from batch.keep([future.result() for future in ended])
+                yield from batch.keep(ended)
         finally:
             batch.stop()
+            wait(flying)
             with contextlib.suppress(ClientError):
-                batch.keep([future.result() for future in flying])
+                batch.keep(flying)
     batch.over()

@@ -38,6 +38,11 @@ _TRIED = "x-portico-attempts"
 _IDS = ("x-request-id", "request-id")
 
 
+def pause(seconds: float) -> Delay:
+    """Before a server is asked again; in a replay none is asked."""
+    return Delay(0.0 if isinstance(recording.current(), recording.Player) else seconds)
+
+
 class Exchanged:
     """What came of a call: the reply, and how it came about. `url` and `model` are those of the last attempt."""
 
@@ -127,7 +132,7 @@ def exchange(
             raise late from error
         if again is not None:
             again(error)
-        yield Delay(wait)
+        yield pause(wait)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -49,6 +49,8 @@ class Function(Callee):
         about, each = _described(inspect.getdoc(function) or "")
         self.description = description or about
         fields: dict[str, Any] = {}
+        # pydantic has names of its own (schema, copy, model_config): a parameter is called so by alias alone.
+        self._names: dict[str, str] = {}
         try:
             hints = get_type_hints(function, include_extras=True)
         except NameError as error:
@@ -62,9 +64,10 @@ class Function(Callee):
                     f"{self.name}: {parameter} cannot be a tool's parameter: name each one.", param="tools"
                 )
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (
+            self._names[field := f"a{len(fields)}"] = parameter.name
+            fields[field] = (
                 hints.get(parameter.name, Any),
-                _field(default, each.get(parameter.name)),
+                _field(default, each.get(parameter.name), parameter.name),
             )
         self._arguments = create_model(f"{self.name}_arguments", **fields)
         schema = self._arguments.model_json_schema()
@@ -84,7 +87,7 @@ class Function(Callee):
                 f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in error.errors()
             ]
             raise ValueError("; ".join(problems)) from error
-        return {name: getattr(found, name) for name in type(found).model_fields}
+        return {name: getattr(found, field) for field, name in self._names.items()}
 
 
 def tool_name(text: str) -> str:
@@ -120,10 +123,12 @@ def outcome(value: Any) -> str:
         return to_json(value, fallback=str).decode()
 
 
-def _field(default: Any, description: str | None) -> Any:
+def _field(default: Any, description: str | None, name: str) -> Any:
     from pydantic import Field
 
-    return Field(default, description=description)
+    # Without one, that of Annotated[..., Field(description=...)] stands.
+    described: dict[str, Any] = {"description": description} if description else {}
+    return Field(default, alias=name, **described)
 
 
 def _described(doc: str) -> tuple[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from portico.disk import sync_folder
 from portico.errors import InUse, InvalidRequest
 
 _BEGINS = b'{"id":"batch_req_'
@@ -99,6 +100,7 @@ class Journal:
         if file is not None:
             file.close()  # Windows replaces no file that is open
         os.replace(fresh, path)
+        sync_folder(path.parent)
         for name in [name for name in kept if name in gone]:
             del kept[name]
         return path.open("ab")
@@ -110,17 +112,19 @@ class Journal:
         self.done.update((outcome.custom_id, outcome.digest) for outcome in good)
         self.failed.update((outcome.custom_id, outcome.digest) for outcome in bad)
         if self.path is not None and good:
-            self._file = _append(self.path, self._file, good)
+            self._file = self._file or _begun(self.path)
+            _append(self.path, self._file, good)
         if self.errors_path is not None and bad:
-            self._errors = _append(self.errors_path, self._errors, bad)
+            self._errors = self._errors or _begun(self.errors_path)
+            _append(self.errors_path, self._errors, bad)
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._errors is not None and self.errors_path is not None:
-            self._errors.close()
-            if not self.failed:
-                self.errors_path.unlink()  # what failed once has been answered since
+        for file in (self._file, self._errors):
+            if file is not None:
+                with contextlib.suppress(OSError):  # what a full disk has not taken, and `add` has told
+                    file.close()
+        if self._errors is not None and self.errors_path is not None and not self.failed:
+            self.errors_path.unlink()  # what failed once has been answered since
         self._file = self._errors = None
         if self.path is not None:
             with contextlib.suppress(
@@ -182,12 +186,20 @@ def _opened(path: Path, good: int) -> BinaryIO | None:
     return file
 
 
-def _append(path: Path, file: BinaryIO | None, outcomes: Sequence[Outcome]) -> BinaryIO:
-    file = file if file is not None else path.open("ab")
-    file.write(b"".join(msgspec.json.encode(_named(outcome)) + b"\n" for outcome in outcomes))
-    file.flush()
-    os.fsync(file.fileno())
+def _begun(path: Path) -> BinaryIO:
+    file = path.open("ab")
+    sync_folder(path.parent)
     return file
+
+
+def _append(path: Path, file: BinaryIO, outcomes: Sequence[Outcome]) -> None:
+    try:
+        file.write(b"".join(msgspec.json.encode(_named(outcome)) + b"\n" for outcome in outcomes))
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:  # no space: the next run cuts off what is not whole
+        error.filename = str(path)
+        raise
 
 
 def _named(outcome: Outcome) -> Mapping[str, Any]:
@@ -199,4 +211,5 @@ def _named(outcome: Outcome) -> Mapping[str, Any]:
         "response": outcome.response,
         "error": outcome.error,
         "portico_digest": outcome.digest,
+        "portico_server": outcome.url,
     }

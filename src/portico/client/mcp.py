@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import re
 import shlex
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from portico import recording
 from portico.client.functions import Callee, tool_name
 from portico.client.servers import is_near
+from portico.client.watch import STRUCK, is_secret
 from portico.errors import InvalidRequest, NotRunning, NotSupported
 from portico.recording import Player
 
@@ -35,6 +37,9 @@ KIND = "mcp"
 """Of the effects of a recording: what a server offers. Its calls are recorded as those of every tool are."""
 _LAST = 5
 """Lines of a program's stderr that an error shows."""
+
+
+_USER = re.compile(r"^(https?://)[^/]*@")
 
 
 class ToolFailed(Exception):
@@ -78,8 +83,8 @@ class McpServer:
 
     @property
     def name(self) -> str:
-        """The URL without its query, or the command."""
-        return self._url.partition("?")[0] or shlex.join(self._command)
+        """The URL without its query and user, or the command, without keys in either: recordings and errors show it."""
+        return _USER.sub(r"\1", self._url.partition("?")[0]) or shlex.join(_without_keys(self._command))
 
     # ---- its life
 
@@ -99,7 +104,8 @@ class McpServer:
     async def __aenter__(self) -> McpServer:
         session = self._entered()
         try:
-            await asyncio.wrap_future(session.started)
+            # Whoever is cancelled leaves; the others still want it.
+            await asyncio.shield(asyncio.wrap_future(session.started))
         except BaseException:
             await self.__aexit__()
             raise
@@ -164,6 +170,16 @@ class McpServer:
             trust_env=not near,  # a proxy of the environment is not for this machine or a private network
         )
         return streamable_http_client(self._url, http_client=http), http
+
+
+def _without_keys(command: Sequence[str]) -> Iterator[str]:
+    """Options like `--api-key`, with = or without, lose what they say."""
+    hidden = False
+    for word in command:
+        name, gives, _ = word.partition("=")
+        secret = name.startswith("-") and is_secret(name)
+        yield STRUCK if hidden else f"{name}={STRUCK}" if secret and gives else word
+        hidden = secret and not gives
 
 
 class Tool(Callee):
@@ -255,9 +271,9 @@ class _Session:
         self._ready.set()
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
             try:
-                async with self._connected(errors) as client:
+                async with self._connected(errors) as (client, listed):
                     self._client = client
-                    self.started.set_result(await _listed(client))
+                    self.started.set_result(listed)
                     await asyncio.get_running_loop().create_future()  # until it is cancelled
             except asyncio.CancelledError:
                 self.started.cancel()
@@ -266,7 +282,8 @@ class _Session:
                     self.started.set_exception(self._hindered(error, errors))
 
     @contextlib.asynccontextmanager
-    async def _connected(self, errors: IO[str]) -> AsyncIterator[Any]:
+    async def _connected(self, errors: IO[str]) -> AsyncIterator[tuple[Any, list[dict[str, Any]]]]:
+        """The client, and what the server offers: only then it is started."""
         try:
             from mcp import Client
         except ImportError:
@@ -279,7 +296,8 @@ class _Session:
                 await stack.enter_async_context(http)
             async with asyncio.timeout(self._server._start_seconds):
                 client = await stack.enter_async_context(Client(transport))
-            yield client
+                listed = await _listed(client)
+            yield client, listed
 
     def _hindered(self, error: BaseException, errors: IO[str]) -> Exception:
         if isinstance(error, NotSupported):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -90,9 +91,13 @@ def sampling(options: Mapping[str, Any], extra: Mapping[str, Any] | None = None)
     known = Options.__annotations__
     for name in options:
         if name not in known:
-            raise InvalidRequest(
-                f"There is no parameter {name!r}. If the server has it: extra={{{name!r}: ...}}.", param=name
+            nearest = difflib.get_close_matches(name, known, 1)
+            meant = (
+                f"Did you mean {nearest[0]}?"
+                if nearest
+                else f"If the server has it: extra={{{name!r}: ...}}."
             )
+            raise InvalidRequest(f"There is no parameter {name!r}. {meant}", param=name)
     options = {**options, "max_tokens": _limit(options.get("max_tokens"))}
     stop = options.get("stop") or ()
     bias = options.get("logit_bias")

@@ -126,10 +126,12 @@ class _Tape:
         if chunk:
             self._chunks.append(_text(chunk))
 
-    def end(self, how: str) -> None:
+    def end(self, how: str, error: ClientError | None = None) -> None:
         if not self._ended:
             self._ended = True
             told = {"status": 200, "headers": self._head, "chunks": self._chunks, "end": how}
+            if error is not None:
+                told["why"] = _failure(error)
             self._journal.keep(self._number, KIND, self._about, told)
 
 
@@ -141,8 +143,8 @@ class _SyncTaped(SyncStream):
     def chunk(self) -> bytes:
         try:
             data = self._stream.chunk()
-        except ClientError:
-            self._tape.end("cut")
+        except ClientError as error:
+            self._tape.end("cut", error)
             raise
         self._tape.add(data)
         if not data:
@@ -162,8 +164,8 @@ class _AsyncTaped(AsyncStream):
     async def chunk(self) -> bytes:
         try:
             data = await self._stream.chunk()
-        except ClientError:
-            self._tape.end("cut")
+        except ClientError as error:
+            self._tape.end("cut", error)
             raise
         self._tape.add(data)
         if not data:
@@ -178,13 +180,12 @@ class _AsyncTaped(AsyncStream):
 class _Chunks:
     def __init__(self, told: dict[str, Any]) -> None:
         self._left = [_bytes(chunk) for chunk in told["chunks"]]
-        self._cut = told["end"] == "cut"
+        self._why = told["why"] if told["end"] == "cut" else {}
 
     def next(self) -> bytes:
         if self._left:
             return self._left.pop(0)
-        if self._cut:
-            raise CutOff
+        _or_raised(self._why)
         return b""
 
 

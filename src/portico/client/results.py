@@ -97,11 +97,11 @@ class _Extra(msgspec.Struct):
 
 
 def read(body: bytes, *, completion: bool, **about: Any) -> Result[Any]:
-    """A reply of /v1/chat/completions or /v1/completions. Raises what the dialect raises for one that is none, and ValueError for
-    one without an answer."""
+    """A reply of /v1/chat/completions or /v1/completions. Raises what the dialect raises for one that is none, and
+    ValueError for JSON that is something else."""
     whole = openai.read_completion_result(body) if completion else openai.read_result(body)
     if not whole.choices:
-        raise ValueError("no choices")
+        raise ValueError("it has no choices")
     extra = msgspec.json.decode(body, type=_Extra)
     first = whole.choices[0]
     ids = extra.choices[0] if extra.choices else _Choice()

@@ -8,6 +8,7 @@ for models and servers without tools. What was done and why stands in the result
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -284,7 +285,8 @@ class Loop:
             kept: bool | str | None = journal.answer(ALLOWED, request)
             return kept
         number = journal.asked() if journal is not None else 0
-        given = yield Call(allow, {"name": call.name, "arguments": arguments})
+        with recording.apart() if journal is not None else contextlib.nullcontext():
+            given = yield Call(allow, {"name": call.name, "arguments": arguments})
         verdict = given if given is None or isinstance(given, bool | str) else bool(given)
         if journal is not None:
             journal.keep(number, ALLOWED, request, verdict)
@@ -305,7 +307,8 @@ class Loop:
             return kept["outcome"], kept["failed"]
         number = journal.asked() if journal is not None else 0
         try:
-            value = yield Call(function.function, arguments)
+            with recording.apart() if journal is not None else contextlib.nullcontext():
+                value = yield Call(function.function, arguments)
             told, failed = outcome(value), False
         except ReplayDiffers:  # a tool that asks a model itself
             raise

@@ -151,7 +151,7 @@ class Watch:
     def _shown(self, said: Any) -> Any:
         """A body without secrets, and with long texts cut unless everything is wanted."""
         if isinstance(said, Mapping):
-            return {name: STRUCK if _is_secret(name) else self._shown(value) for name, value in said.items()}
+            return {name: STRUCK if is_secret(name) else self._shown(value) for name, value in said.items()}
         if isinstance(said, list):
             return [self._shown(each) for each in said]
         if isinstance(said, str):
@@ -219,7 +219,7 @@ def secrets_of(keys: Mapping[str, str], *known: str | None) -> frozenset[str]:
     return frozenset(found)
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
     lower = name.lower()
     return any(part in lower for part in _SECRETS) and not any(part in lower for part in _NOT_SECRET)
 

@@ -11,6 +11,7 @@ portico_model: a ScriptedModel, which fails the test for a request it has no ans
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from portico.testing.scripted import ScriptedModel
 
 _PASSED = pytest.StashKey[bool]()
-_UNSAFE = re.compile(r"[^\w.=-]+")
+_UNSAFE = re.compile(r"[^\w.=-]")
+_LONGEST = 100
+"""Characters of a file's name; some systems take 143 bytes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,11 +89,14 @@ def portico_model() -> Iterator[ScriptedModel]:
 
 
 def recording_of(item: pytest.Item) -> Path:
-    """The file of a test: its class and parameters are part of the name."""
-    name = item.nodeid.partition("::")[2] or item.name
-    return (
-        item.path.parent / "recordings" / item.path.stem / f"{_UNSAFE.sub('-', name).strip('-')[:120]}.jsonl"
-    )
+    """The file of a test: its class and parameters are part of the name. Where a file's name cannot say them as they are,
+    a digest of them tells those apart that would look the same."""
+    whole = item.nodeid.partition("::")[2] or item.name
+    plain = whole.replace("::", "-").replace("[", "-").removesuffix("]")
+    name = _UNSAFE.sub("-", plain)
+    if name != plain or len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}-{hashlib.sha256(whole.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return item.path.parent / "recordings" / item.path.stem / f"{name}.jsonl"
 
 
 def _passed(request: pytest.FixtureRequest) -> bool:

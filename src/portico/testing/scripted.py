@@ -130,6 +130,7 @@ class ScriptedModel:
         self.asked: list[Asked] = []
         self._scripts: list[_Script] = []
         self._unexpected: list[Asked] = []
+        self._raised: list[tuple[Asked, Exception]] = []
         self._lock, self._over = threading.Lock(), threading.Event()
         self._server: _Server | None = None
 
@@ -163,10 +164,15 @@ class ScriptedModel:
             return len(self._scripts)
 
     def check(self) -> None:
-        """Raises AssertionError for requests without an answer and for answers without a request."""
+        """Raises AssertionError for requests without an answer, answers without a request, and answers' functions that
+        raised."""
         with self._lock:
             unexpected, left = [*self._unexpected], [script.answer for script in self._scripts]
-        told = []
+            raised = [*self._raised]
+        told = [
+            f"The function that was to answer {asked} raised {type(error).__name__}: {error}"
+            for asked, error in raised
+        ]
         if unexpected:
             told.append(f"{len(unexpected)} requests came for which there was no answer:")
             told += [f"  {asked}" for asked in unexpected]
@@ -211,6 +217,13 @@ class ScriptedModel:
                     return self._scripts.pop(at)
             self._unexpected.append(asked)
             return None
+
+    def _wrong(self, asked: Asked, error: Exception) -> Failure:
+        with self._lock:
+            self._raised.append((asked, error))
+        return Failure(
+            501, f"The answer's function raised {type(error).__name__}: {error}", code="unscripted"
+        )
 
     def wait(self, seconds: float) -> bool:
         """Whether so many seconds passed before the end of the test."""
@@ -294,7 +307,10 @@ class _Connection(BaseHTTPRequestHandler):
         if script is None:
             lacking = f"The scripted model has no answer to this request: {asked}"
             return self._fail(Failure(501, lacking, code="unscripted"))
-        answer = script.answer(asked) if callable(script.answer) else script.answer
+        try:
+            answer = script.answer(asked) if callable(script.answer) else script.answer
+        except Exception as error:  # the test's own mistake, or an assertion of its: told where it is seen
+            return self._fail(self.server.model._wrong(asked, error))
         if script.delay and not self.server.model.wait(script.delay):
             return self._reset()
         if isinstance(answer, Failure):
