@@ -502,8 +502,15 @@ async def test_sleep_and_wake(tmp_path: Path, level: int, told: list[str]) -> No
         assert replica.died() is None, "it is not probed while it sleeps"
         await engine.wake(replica)
         assert (await ask(replica, "good morning"))["choices"][0]["message"]["content"] == "good morning"
-        said = [line.partition("[fake.py:1] ")[2] for line in replica.child.log.lines()]
-        assert [line for line in said if line.startswith(("asleep", "awake", "did"))] == told
+
+        def heard() -> list[str]:
+            said = [line.partition("[fake.py:1] ")[2] for line in replica.child.log.lines()]
+            return [line for line in said if line.startswith(("asleep", "awake", "did"))]
+
+        await until(
+            lambda: len(heard()) >= len(told)
+        )  # its log is read by a thread, which may lag behind its answers
+        assert heard() == told
 
 
 async def test_deeper_sleep_goes_over_waking(tmp_path: Path) -> None:
