@@ -15,15 +15,15 @@ from typing_extensions import Unpack
 
 from portico import recording
 from portico.client.abilities import Probe
+from portico.client.arranged import QUICK, arranged, nobody_answers
+from portico.client.arranged import about as _about
 from portico.client.asks import Asks, Embeddings
 from portico.client.batch import AT_ONCE, Batch, Done, Progress, arun, done
 from portico.client.beam_search import By, Wanted, search
 from portico.client.beams import Beams, EarlyStopping
 from portico.client.budget import Budget
-from portico.client.client import about as _about
-from portico.client.client import home_of
 from portico.client.drive_async import Given, Pool, Sending, Sendings, drive
-from portico.client.fallback import Fallbacks, read_fallback, server_of
+from portico.client.fallback import Fallbacks
 from portico.client.flows import Flows, ModelCard, standing_in
 from portico.client.journal import Journal
 from portico.client.mcp import aopened
@@ -32,11 +32,11 @@ from portico.client.outputs import output as output_of
 from portico.client.prices import Price
 from portico.client.results import Result
 from portico.client.rounds import LIMITS, Limits, Loop, Mode, Run
-from portico.client.servers import Server, candidates
-from portico.client.settings import NO_RETRY, RETRY, TIMEOUTS, Retry, Settings, Timeouts
+from portico.client.servers import Server
+from portico.client.settings import RETRY, TIMEOUTS, Retry, Settings, Timeouts
 from portico.client.streaming import AsyncEventStream
 from portico.client.tokens import Count
-from portico.client.watch import CUT, Watch, secrets_of
+from portico.client.watch import CUT
 from portico.client.watched import AsyncWatched
 from portico.client.wishes import Flow
 from portico.errors import ClientError, NotRunning
@@ -85,31 +85,22 @@ class AsyncClient:
         debug_truncate_length: int = CUT,
         events: str | Path | None = None,
     ) -> None:
-        environ = os.environ
-        named = model or environ.get("VLLM_MODEL") or environ.get("VLLM_MODEL_NAME") or ""
-        policy = read_fallback(fallback)
-        self._settings = Settings(
-            model=named,
+        self._settings, self._candidates, self._others, self._watch = arranged(
+            os.environ,
+            url,
+            model=model,
+            api_key=api_key,
+            fallback=fallback,
+            budget=budget,
+            prices=prices,
             timeouts=timeouts,
             retry=retry,
-            headers=dict(headers),
-            fallback=policy,
-            budget=budget,
-            prices=dict(prices),
-            home=lambda: home_of(environ),
-        )
-        places = policy.places if policy is not None else ()
-        self._others = [(place, server_of(place, environ)) for place in places]
-        self._candidates = candidates(url, api_key, environ)
-        keys = [server.key for server in (*self._candidates, *(other for _, other in self._others))]
-        self._watch = Watch(
+            headers=headers,
             logger=logger,
             debug=debug,
             raw_debug=raw_debug,
             debug_truncate_length=debug_truncate_length,
             events=events,
-            secrets=secrets_of(headers, *keys).union(*(secrets_of(place.headers) for place in places)),
-            environ=environ,
         )
         self._connection: dict[str, Any] = {"verify": verify, "proxy": proxy, "http_client": http_client}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -426,9 +417,8 @@ class AsyncClient:
     async def _first_that_answers(self) -> tuple[AsyncWatched, Flows]:
         if len(self._candidates) == 1 or isinstance(recording.current(), recording.Player):
             return self._at(self._candidates[0], self._settings)
-        quick = Settings(timeouts=Timeouts(connect=1.0, first_token=5.0), retry=NO_RETRY)
         for server in self._candidates:
-            sender, flows = self._at(server, quick)
+            sender, flows = self._at(server, QUICK)
             try:
                 with recording.apart():  # a replay looks for no server
                     await drive(flows.models(), sender)
@@ -441,11 +431,7 @@ class AsyncClient:
             return self._at(server, self._settings)
         if self._others:  # the first is asked again at each call, and then they are
             return self._at(self._candidates[0], self._settings)
-        looked = " and ".join(server.url for server in self._candidates)
-        raise NotRunning(
-            f"No server is named, and none answers at {looked}. Start one with `portico serve`, or name one: url=, "
-            "PORTICO_HOST or VLLM_BASE_URL."
-        )
+        raise nobody_answers(self._candidates)
 
     def _at(self, server: Server, settings: Settings) -> tuple[AsyncWatched, Flows]:
         sender: Sending
