@@ -141,3 +141,13 @@ def test_a_multiple_in_a_tuple() -> None:
     assert wanted is not None
     (found,) = keywords(wanted.schema)
     assert str(found) == "multipleOf at properties.value.prefixItems[0]"
+
+
+def test_the_answer_of_a_run_is_held_to_the_same(server: LiveServer) -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    with Client(server.url) as client:
+        for mode in ("auto", "native"):
+            with pytest.raises(NotSupported, match="uniqueItems"):
+                client.run("What is 2 + 3?", tools=[add], output=HELD["uniqueItems"], mode=mode)

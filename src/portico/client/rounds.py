@@ -114,6 +114,8 @@ class Loop:
         self, messages: Messages, *, model: str | None, about: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Flow[Run[Any]]:
         name = yield from self._flows.model(model)
+        if self._wanted is not None and self._wanted.format is not None:
+            yield from self._flows.enforces(self._wanted.format.schema, name)
         about = dict(about)
         system = about.pop("system", None)
         conversation = options.conversation(messages, system)
