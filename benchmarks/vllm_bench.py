@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from driver import add_arguments, machine, prepared, say
-from engine_bench import Found, Way, ask, table, verdicts
-from processes import Child, ChildFailed, free_port, processes, tree, wait_for_quiet
+from processes import Child, ChildFailed, free_port, processes, tree
 from targets import BUILD, ROOT, Place, versions, wait_ready
+from turns import Found, Way, ask, printed, table, take_turns, verdicts
 
 TINY = ROOT / "models" / "portico-tiny"
 CONTEXT = 1024
@@ -167,23 +167,9 @@ def move_engine(server: int, place: Place) -> None:
 
 
 def measure(place: Place, setting: Setting, options: argparse.Namespace) -> Found:
-    """The ways take turns, and the one that begins takes turns too."""
     found: Found = {}
     with directly(place, setting) as direct, through_portico(place, setting) as portico:
-        for connections in (int(number) for number in options.connections.split(",")):
-            each = max(1, options.requests // connections)
-            for way in (direct, portico):  # unmeasured: prompt caches and pages are warm for both
-                ask(way, place, connections=connections, requests=1, tokens=options.tokens)
-            kept = found.setdefault(connections, {})
-            for turn in range(options.repeat):
-                for way in (direct, portico) if turn % 2 == 0 else (portico, direct):
-                    wait_for_quiet(place.cores, options.wait_quiet)
-                    window = ask(way, place, connections=connections, requests=each, tokens=options.tokens)
-                    kept.setdefault(way.name, []).append(window)
-                    say(
-                        f"  {connections:3} connections  {way.name:8} {window['tokens_per_s']:>9,.1f} tokens/s"
-                        f"  other load {window['other_load']:.2f}{'*' if window['disturbed'] else ''}"
-                    )
+        take_turns(direct, portico, place, options, found, lambda number: max(1, options.requests // number))
     return found
 
 
@@ -212,9 +198,7 @@ def main() -> int:
     )
     print(table({"random 100m, vLLM": found}))
     print()
-    for text, reached, disturbed in decided:
-        verdict = "reached" if reached else "**not reached**"
-        print(f"- {text}: {verdict}{', but disturbed*' if disturbed else ''}")
+    print(printed(decided))
     record = {"began": began.isoformat(timespec="seconds"), "machine": measured_on, "results": found}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(

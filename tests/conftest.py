@@ -29,6 +29,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What clients keep of servers goes into folders of the tests' own, not into those of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "PORTICO_HOME" not in os.environ:
+            patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(embedded: LiveServer) -> LiveServer:
     return embedded

@@ -11,9 +11,10 @@ from cli_fixtures import Ollama, environment, run, serving
 from portico.cli import units
 from portico.cli.address import find
 from portico.cli.choices import Choices
-from portico.cli.failure import Failure
+from portico.cli.failure import Failure, as_lines, explained
 from portico.cli.listing import read_time
 from portico.cli.screen import decide, printable, table
+from portico.errors import EngineStartFailed
 
 
 @pytest.mark.parametrize(
@@ -244,3 +245,14 @@ def test_the_first_of_several_keys_is_sent_and_a_proxy_is_never_asked_for_this_m
         done = run("ls", env=env | {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"})
     assert done.returncode == 0, done.stderr
     assert set(ollama.keys) == {"Bearer one"}
+
+
+def test_why_an_engine_did_not_start_is_a_line_of_its_own() -> None:
+    told = EngineStartFailed(
+        model="m:8b", reason="memory is short. Try less.", exit_code=1, log_tail="first | last of it"
+    )
+    first, *rest = as_lines(explained(told))
+    assert first.endswith(" m:8b did not start (exit code 1): memory is short. Try less.")
+    assert rest == ["  said     last of it", "  try      portico logs m:8b"]
+    (only,) = as_lines(explained(EngineStartFailed(model="m", reason="vLLM is not installed.")))
+    assert only.endswith(" m did not start: vLLM is not installed.")

@@ -86,9 +86,18 @@ def test_the_addresses_come_last(served: list[Config], capsys: pytest.CaptureFix
     assert main(["serve"]) == 0
     told = capsys.readouterr()
     assert told.out == ""
-    ready, attempt = told.err.splitlines()[-2:]
+    ready, attempt, end = told.err.splitlines()[-3:]
+    assert end == "Stopped."
     assert ready == "Ready.  OpenAI http://127.0.0.1:5/v1   Ollama http://127.0.0.1:5   this machine only"
     assert attempt == "Try: portico chat --host 127.0.0.1:5     Stop: Ctrl-C"
+
+
+def test_a_start_that_is_stopped_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("portico.inprocess.serve", lambda config, **told: None)
+    assert main(["serve"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "Stopped before it was ready."
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any
+from typing import Any, Literal
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -515,6 +517,72 @@ def test_llamacpps_grammars_leave_no_room_for_white_space() -> None:
     assert (
         "x-guidance"
         not in sent_to(openai.VLLM, response_format=shape)["response_format"]["json_schema"]["schema"]
+    )
+
+
+def shaped(schema: Any, **more: Any) -> Any:
+    """The response_format that a vLLM with bounded grammars is sent."""
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    return sent_to(openai.VLLM_BOUNDED, response_format=shape, **more)["response_format"]
+
+
+class Leaf(pydantic.BaseModel):
+    name: str = pydantic.Field(min_length=1, max_length=8)
+    kind: Literal["a", "b"] = "a"
+    parent: Leaf | None = None
+    parts: list[int]
+
+
+@pytest.mark.parametrize("schema", [{"type": "object"}, {}, True, Leaf.model_json_schema()])
+def test_vllms_grammars_take_a_bound_for_white_space(schema: Any) -> None:
+    bounded = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 1}
+    assert shaped(schema) == {"type": "structural_tag", "format": bounded}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^(?!a)"},
+        {"type": "string", "format": "date"},
+        {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 2}}},
+        {"type": "object", "patternProperties": {"^a": {}}},
+        {"type": "array", "items": {"oneOf": [{"type": "null"}]}},
+        {"anyOf": [{"$ref": "https://example.org/schema"}]},
+        {"$defs": {"a": 1}},
+        functools.reduce(lambda inner, _: {"type": "array", "items": inner}, range(40), {"type": "null"}),
+    ],
+)
+def test_a_schema_that_is_not_plain_is_sent_as_it_is(schema: Any) -> None:
+    """vLLM then finds a grammar that can do it; as a structural tag it refuses what xgrammar cannot."""
+    assert shaped(schema)["json_schema"]["schema"] == schema
+
+
+@pytest.mark.parametrize(
+    ("more", "changed"),
+    [
+        ({"response_format": {"type": "json_object"}}, True),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, True),
+        ({"response_format": {"type": "json_object"}, "tools": [WEATHER]}, False),
+        ({"response_format": {"type": "text"}}, False),
+        ({"response_format": None}, False),
+        ({"response_format": {"type": "nonsense"}}, False),
+        ({"response_format": 7}, False),
+        ({"response_format": {"type": "json_schema"}}, False),
+        ({}, False),
+    ],
+)
+def test_the_bound_of_a_body_that_is_passed_on(more: dict[str, Any], changed: bool) -> None:
+    seen = openai.peek(json.dumps({"model": "m", "messages": HELLO, **more}).encode())
+    changes = openai.bounds(seen, openai.VLLM_BOUNDED)
+    assert [format.type for format in changes.values()] == ["structural_tag"] * changed
+    assert openai.bounds(seen, openai.VLLM) == {}
+
+
+def test_a_schema_beside_tools_is_sent_as_it_is() -> None:
+    """Of the tools vLLM makes a structural tag of its own."""
+    assert (
+        shaped({"type": "object"}, tools=[{"type": "function", "function": {"name": "f"}}])["type"]
+        == "json_schema"
     )
 
 

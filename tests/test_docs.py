@@ -16,6 +16,7 @@ import click
 import msgspec
 import pytest
 
+import amplifier_fixtures
 from live_server import LiveServer, plain_environment
 from portico.cli.commands import ENTRIES, portico
 from portico.config_file import load
@@ -49,6 +50,8 @@ def blocks(*languages: str) -> list[object]:
 def run(command: list[str], server: LiveServer, folder: Path) -> str:
     environ = plain_environment(folder, OLLAMA_HOST=server.url, PORTICO_HOST=server.url)
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
+    found = map(str, amplifier_fixtures.paths(folder / "site"))
+    environ["PYTHONPATH"] = os.pathsep.join([*found, environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=folder, env=environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -116,13 +119,21 @@ THEIRS = {
     # vLLM's, of which `portico serve` has no flag of the same name
     *("--allow-deprecated-quantization", "--compilation-config", "--disable-uvicorn-access-log", "--uds"),
     *("--enable-prompt-tokens-details", "--enable-sleep-mode", "--master-port", "--no-enforce-eager"),
-    *("--revision", "--scheduling-policy", "--tokenizer"),
+    *("--revision", "--scheduling-policy", "--tokenizer", "--max-logprobs"),
+    *("--enable-scale-out", "--trust-request-chat-template"),
+    *("--jinja", "--embeddings"),  # llama.cpp's
 }
 """Flags of other programs that messages name or commands have."""
 VLLMS = {"--scheduling-policy", "--otlp-traces-endpoint"}  # as examples of what goes to vLLM verbatim
 VLLMS |= {"--revision", "--load-format", "--download-dir"}  # with which it fetches a model in its own way
 VLLMS |= {"--tokenizer", "--hf-config-path"}  # which may name another repository of the hub
-VLLMS |= {"--data-parallel-size"}  # with which it takes more requests at once
+VLLMS |= {
+    "--data-parallel-size",
+    "--data-parallel-size-local",
+    "--data-parallel-rank",
+}  # with which it takes more requests at once, on more GPUs
+VLLMS |= {"--structured-outputs-config"}  # with which its grammars are others
+VLLMS |= {"--enable-prompt-tokens-details"}  # which has it tell how much of a prompt was cached
 OTHERS = {
     "--targets",
     "--repeat",
@@ -143,7 +154,11 @@ def every_flag() -> set[str]:
     context = click.Context(portico)
     commands = [portico, *(portico.get_command(context, name) for name in ENTRIES)]
     below = [each for group in commands if isinstance(group, click.Group) for each in group.commands.values()]
-    return {"--help"}.union(*(flags(command) for command in [*commands, *below] if command is not None))
+    plugin = (ROOT / "src/portico/testing/fixtures.py").read_text(encoding="utf-8")
+    pytests = set(re.findall(r'addoption\(\s*"(--[a-z-]+)"', plugin))
+    return {"--help"}.union(
+        pytests, *(flags(command) for command in [*commands, *below] if command is not None)
+    )
 
 
 def texts(source: Path) -> Iterator[tuple[int, str]]:
@@ -227,8 +242,8 @@ def fields(*bodies: type[msgspec.Struct]) -> set[str]:
     return {field.encode_name for body in bodies for field in msgspec.structs.fields(body)}
 
 
-SAMPLERS = {"ignore_eos", "min_tokens", "mirostat"}
-"""Read by no type of ours: they go on to the engine by name."""
+SAMPLERS = {"ignore_eos", "min_tokens", "mirostat", "return_tokens_as_token_ids"}
+"""Read by no type of ours: they go on to the engine by name; what the last asks for is done for those that do not know it."""
 
 
 def test_every_field_of_a_chat_with_openai_is_listed() -> None:

@@ -82,7 +82,7 @@ def test_a_failure_is_exit_code_1_and_a_warning_is_not(tmp_path: Path) -> None:
     done = run("doctor", env=surroundings(tmp_path, PORTICO_HOST=here, OPENAI_BASE_URL=f"http://{here}/v1"))
     assert done.returncode == 1
     assert re.search(r"^FAIL OPENAI_BASE_URL .*connection refused", done.stdout, re.MULTILINE)
-    assert re.search(r"^1 problem, ", done.stderr, re.MULTILINE)
+    assert re.search(r"^1 problem[,.]", done.stderr, re.MULTILINE)
 
 
 def test_settings_that_cannot_be_read_are_a_line(tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def test_two_gpus_for_one_model() -> None:
     two = spec(engine="vllm", size=30 * GIB, vllm=VllmOptions(tensor_parallel_size=2))
     assert said(on_vllm(two, Room(host=GIB, gpus=(gpu(0), gpu(1))), "gpu")).state == "ok"
     assert said(on_vllm(two, Room(host=GIB, gpus=(gpu(0),)), "gpu")).state == "fail"
+    copied = spec(engine="vllm", size=12 * GIB, vllm=VllmOptions(args=("--data-parallel-size", "2")))
+    assert said(on_vllm(copied, Room(host=GIB, gpus=(gpu(0), gpu(1))), "gpu")).state == "ok"
+    assert said(on_vllm(copied, Room(host=GIB, gpus=(gpu(0),)), "gpu")).state == "fail"
+    whole = spec(engine="vllm", size=30 * GIB, vllm=VllmOptions(args=("--data-parallel-size", "2")))
+    assert said(on_vllm(whole, Room(host=GIB, gpus=(gpu(0), gpu(1))), "gpu")).state == "fail", (
+        "a copy on each"
+    )
+
+
+def test_it_gets_the_gpu_with_the_most_free_memory() -> None:
+    cards = (gpu(0, free=2 * GIB), gpu(1))
+    assert said(on_vllm(spec(engine="vllm"), Room(host=GIB, gpus=cards), "gpu")).state == "ok"
 
 
 @pytest.mark.parametrize(("host", "state"), [(64 * GIB, "warn"), (6 * GIB, "fail")])

@@ -13,7 +13,7 @@ from portico.cli.checks import Check, hub, machine, sandbox
 from portico.cli.checks.asking import Answer, Silence
 from portico.cli.checks.sandbox import Levels, Tried
 from portico.engines.available import Available
-from portico.engines.gpus import Driver, Gpu
+from portico.engines.gpus import Driver, Gpu, LeftOut
 
 GIB = 1 << 30
 
@@ -73,6 +73,17 @@ def test_gpus() -> None:
     assert none.state == "skip" and "models run on the CPU" in none.found
     (broken,) = machine.gpus([], None, device=True)
     assert broken.state == "warn" and "nvidia-smi" in broken.do
+
+
+def test_a_gpu_that_shares_the_systems_memory_or_is_left_out_is_told() -> None:
+    driver = Driver(version="580.95", cuda="13.0")
+    spark = gpu(name="NVIDIA GB10", total=119 * GIB, free=110 * GIB, shared=True)
+    lost = LeftOut(index=1, reason="GPU is lost")
+    shared, left_out = machine.gpus([spark], driver, device=True, left_out=[lost])
+    assert shared.state == "ok" and shared.found.endswith("no memory of its own, this is the system's")
+    assert (left_out.name, left_out.state) == ("GPU 1", "warn")
+    assert "'GPU is lost'" in left_out.found and "nvidia-smi -i 1" in left_out.do
+    assert machine.gpus([], driver, device=True, left_out=[lost]) == [left_out]
 
 
 def test_memory_and_cores() -> None:

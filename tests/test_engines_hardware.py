@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from portico.engines import Device, gpus, hardware, memory
+from portico.engines import Account, gpus, hardware, memory
 from portico.engines.apart import apart
 
 
@@ -38,6 +38,7 @@ def test_free_memory(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemFree: 10 kB\nMemAvailable:  4000 kB\n")
     assert hardware.free_memory(tmp_path, meminfo) == 4000 * 1024
+    assert hardware.memory(meminfo) == 9000 * 1024 and hardware.memory(tmp_path / "none") is None
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")
     assert hardware.free_memory(tmp_path, meminfo) == 4000 * 1024
@@ -57,13 +58,19 @@ class DriverError(Exception):
     pass
 
 
-class FakeNvml:
-    """NVIDIA's library with three GPUs of 100 bytes. `fails` names what raises, and for which GPU."""
+class NotSupported(DriverError):
+    pass
 
-    NVMLError = DriverError
+
+class FakeNvml:
+    """NVIDIA's library with three GPUs of 100 bytes. `fails` names what raises, and for which GPU; `tells_not` what it
+    does not support."""
+
+    NVMLError, NVMLError_NotSupported = DriverError, NotSupported
 
     def __init__(self, *fails: tuple[str, int]) -> None:
         self.fails = set(fails)
+        self.tells_not: set[tuple[str, int]] = set()
         self.threads: set[threading.Thread] = set()
         self.hangs = threading.Event()
         self.hangs.set()
@@ -76,6 +83,8 @@ class FakeNvml:
             self.hangs.wait()
             if (name, index) in self.fails:
                 raise DriverError(name)
+            if (name, index) in self.tells_not:
+                raise NotSupported("Not Supported")
             answers: dict[str, Any] = {
                 "nvmlDeviceGetCount": 3,
                 "nvmlDeviceGetHandleByIndex": index,
@@ -112,6 +121,39 @@ def test_gpus(nvml: FakeNvml) -> None:
 def test_a_gpu_that_has_failed_does_not_hide_the_others(nvml: FakeNvml, call: str) -> None:
     nvml.fails = {(call, 1)}
     assert [gpu.index for gpu in gpus.gpus()] == [0, 2]
+    assert gpus.look().left_out == (gpus.LeftOut(index=1, reason=call),)
+
+
+def test_a_gpu_without_memory_of_its_own_has_the_systems(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a DGX Spark: NVML does not support the question."""
+    monkeypatch.setattr(hardware, "memory", lambda: 128)
+    monkeypatch.setattr(hardware, "free_memory", lambda: 100)
+    nvml.tells_not = {("nvmlDeviceGetMemoryInfo", 1)}
+    seen = gpus.look()
+    assert [(gpu.total, gpu.free, gpu.shared) for gpu in seen.gpus] == [
+        (100, 10, False),
+        (128, 100, True),
+        (100, 30, False),
+    ]
+    assert not seen.left_out
+
+
+def test_a_gpu_of_which_nothing_is_known_is_left_out(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "memory", lambda: None)
+    nvml.tells_not = {("nvmlDeviceGetMemoryInfo", 1)}
+    assert [gpu.index for gpu in gpus.gpus()] == [0, 2]
+    assert gpus.look().left_out == (gpus.LeftOut(index=1, reason="Not Supported"),)
+
+
+async def test_memory_that_a_gpu_shares_is_counted_once(
+    nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "memory", lambda: 128)
+    monkeypatch.setattr(hardware, "free_memory", lambda: 100)
+    nvml.tells_not = {("nvmlDeviceGetMemoryInfo", index) for index in range(3)}
+    assert await memory.free() == {"host": 100}
 
 
 def test_a_driver_that_fails_is_none(nvml: FakeNvml) -> None:
@@ -134,19 +176,20 @@ def test_a_driver_that_hangs_keeps_one_thread(nvml: FakeNvml, monkeypatch: pytes
 
 
 async def test_what_is_free_is_asked_outside_the_event_loop(nvml: FakeNvml) -> None:
-    assert (await memory.free())["gpu"] == 60
+    found = await memory.free()
+    assert [found[gpu] for gpu in "012"] == [10, 20, 30]
     assert threading.current_thread() not in nvml.threads
 
 
 def test_a_driver_that_hangs_keeps_no_program_alive(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("portico.engines.memory.ANSWER_SECONDS", 0.05, raising=False)
     nvml.hangs.clear()
-    found: list[dict[Device, int]] = []
+    found: list[dict[Account, int]] = []
     program = threading.Thread(target=lambda: found.append(asyncio.run(memory.free())))
     program.start()
     program.join(4)
     assert not program.is_alive()
-    assert "host" in found[0] and "gpu" not in found[0]
+    assert set(found[0]) == {"host"}
 
 
 async def test_an_error_apart_is_raised() -> None:
@@ -155,9 +198,9 @@ async def test_an_error_apart_is_raised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "free"), [(None, 60), ("0,2", 40), ("2", 30), ("GPU-11", 20), ("", None), ("MIG-77", None)]
+    ("said", "usable"), [(None, "012"), ("0,2", "02"), ("2", "2"), ("GPU-11", "1"), ("", ""), ("MIG-77", "")]
 )
 async def test_only_gpus_that_may_be_used_have_memory_for_us(
-    nvml: FakeNvml, said: str | None, free: int | None
+    nvml: FakeNvml, said: str | None, usable: str
 ) -> None:
-    assert (await memory.free(said)).get("gpu") == free
+    assert set(await memory.free(said)) == {"host", *usable}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from portico.engines.llamacpp import (
     LlamaCpp,
     LlamaReplica,
     Slots,
+    Start,
     cell_bytes,
     complaints,
     describe,
@@ -353,18 +355,18 @@ def patched(key: str, number: int) -> bytes:
 
 BEYOND = ("tensor '", "exceeds maximum")
 """What is said of a table of tensors that goes on into the weights hangs on their bytes."""
-DAMAGED = {
-    "wrong magic": (lambda: b"GGML" + whole()[4:], "invalid magic characters: 'GGML'"),
-    "a web page": (lambda: b"<html>404</html>", "invalid magic characters: '<htm'"),
-    "empty": (lambda: b"", "failed to read magic"),
-    "only a header": (lambda: whole()[:10], "failed to read header"),
-    "half the metadata": (lambda: whole()[:3000], "failed to read key-value pairs"),
-    "half the weights": (lambda: whole()[: len(whole()) // 2], "corrupted or incomplete"),
-    "10^15 keys": (lambda: whole()[:16] + struct.pack("<Q", 10**15) + whole()[24:], "exceeds maximum"),
+DAMAGED: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
+    "wrong magic": (lambda: b"GGML" + whole()[4:], ("invalid magic characters: 'GGML'",)),
+    "a web page": (lambda: b"<html>404</html>", ("invalid magic characters: '<htm'",)),
+    "empty": (lambda: b"", ("failed to read magic",)),
+    "only a header": (lambda: whole()[:10], ("failed to read header",)),
+    "half the metadata": (lambda: whole()[:3000], ("failed to read key-value pairs",)),
+    "half the weights": (lambda: whole()[: len(whole()) // 2], ("corrupted or incomplete",)),
+    "10^15 keys": (lambda: whole()[:16] + struct.pack("<Q", 10**15) + whole()[24:], ("exceeds maximum",)),
     "10^15 tensors": (lambda: whole()[:8] + struct.pack("<Q", 10**15) + whole()[16:], BEYOND),
-    "from the future": (lambda: whole()[:4] + struct.pack("<I", 99) + whole()[8:], "version 99"),
-    "10^9 blocks": (lambda: patched("qwen3.block_count", 10**9), "GGML_ASSERT("),
-    "10^9 wide": (lambda: patched("qwen3.embedding_length", 10**9), "wrong shape"),
+    "from the future": (lambda: whole()[:4] + struct.pack("<I", 99) + whole()[8:], ("version 99",)),
+    "10^9 blocks": (lambda: patched("qwen3.block_count", 10**9), ("GGML_ASSERT(",)),
+    "10^9 wide": (lambda: patched("qwen3.embedding_length", 10**9), ("wrong shape",)),
 }
 
 
@@ -376,9 +378,7 @@ async def test_a_damaged_file_is_refused_with_the_reason(damage: str, tmp_path: 
     began = time.monotonic()
     with pytest.raises(EngineStartFailed) as caught:
         await LlamaCpp().start(tiny(source=str(path)))
-    assert any(
-        reason in caught.value.reason for reason in ((reasons,) if isinstance(reasons, str) else reasons)
-    )
+    assert any(reason in caught.value.reason for reason in reasons)
     assert caught.value.exit_code not in (0, None)
     assert time.monotonic() - began < 2
 
@@ -386,6 +386,24 @@ async def test_a_damaged_file_is_refused_with_the_reason(damage: str, tmp_path: 
 async def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(EngineStartFailed, match="No such file or directory"):
         await LlamaCpp().start(tiny(source=str(tmp_path / "none.gguf")))
+
+
+async def test_its_file_is_kept_while_it_runs(tmp_path: Path) -> None:
+    held: list[str] = []
+
+    def hold(path: str) -> Callable[[], None]:
+        held.append(path)
+        return held.clear
+
+    engine = LlamaCpp(hold=hold)
+    replica = await engine.start(tiny())
+    assert held == [str(TINY)]
+    await engine.stop(replica)
+    assert not held
+    (tmp_path / "model.gguf").write_bytes(b"GGML")
+    with pytest.raises(EngineStartFailed):
+        await engine.start(tiny(source=str(tmp_path / "model.gguf")))
+    assert not held
 
 
 async def test_the_log_is_kept(tmp_path: Path) -> None:
@@ -468,6 +486,17 @@ def test_what_the_child_is_told() -> None:
     last = Facts(architecture="qwen3", capabilities=("embedding",), metadata={"qwen3.pooling_type": 3})
     assert told(tiny(facts=last)).batch == 0
     assert not few.embedding and few.pooling is None
+
+
+def test_the_benchmark_tells_the_child_the_same() -> None:
+    """It starts the child itself, beside Portico."""
+    source = (Path(__file__).parents[1] / "benchmarks" / "engine_bench.py").read_text()
+    (told,) = [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "start"
+    ]
+    assert set(ast.literal_eval(ast.unparse(ast.List(told.keys)))) == set(Start.__struct_fields__)  # type: ignore[attr-defined]
 
 
 def test_complaints() -> None:

@@ -17,17 +17,17 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"errors", "messages", "prompts"},
+            {"errors", "messages", "prompts", "disk"},
             {"config", "names", "dialects"},
             {"ollama_env"},
             {"config_file"},
             {"guard", "leftovers"},
-            {"web", "process"},
+            {"web", "process", "recording"},
             {"engines", "library", "client"},
             {"gateway", "testing"},
             {"configured", "fetching"},
-            {"inprocess"},
-            {"cli"},
+            {"inprocess", "background"},
+            {"cli", "amplifier"},
             {"__main__"},
         ),
     )
@@ -135,8 +135,9 @@ def test_whoever_catches_everything_says_why() -> None:
 
 def test_the_environment_is_read_by_the_ways_in_alone() -> None:
     """Settings are read once and passed on; a variable read deep inside could not be seen from outside."""
-    ways_in = {"inprocess", "cli", "__main__", "process"}
+    ways_in = {"inprocess", "background", "cli", "amplifier", "__main__", "process"}
     programs = {"llamacpp_child.py"}  # started as a process of its own
+    programs |= {"client.py", "async_client.py"}  # a user's way in
     wrong = []
     for path, room, tree in modules():
         for node in ast.walk(tree):

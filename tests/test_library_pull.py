@@ -33,7 +33,7 @@ from library_fixtures import (
     until,
 )
 from portico.errors import ModelNotFound
-from portico.library import HubSettings, Progress
+from portico.library import HubSettings, Progress, holds
 from portico.library.choice import choose
 from portico.library.hub import Hub
 from portico.library.progress import VERIFYING
@@ -214,6 +214,85 @@ def test_a_newer_commit_replaces_the_older_one(fake: FakeHub, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "hub" / "models--org--Model-GGUF" / "blobs").iterdir()] == [
         hashlib.sha256(newer).hexdigest()
     ]
+
+
+def blobs(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "hub" / "models--org--Model-GGUF" / "blobs").iterdir()}
+
+
+def newer(fake: FakeHub, number: int = 1) -> str:
+    """The hub has another version; its hash."""
+    content = gguf({"general.file_type": 15}, tensors={"blk.0.w": (1000, 800 + number)})
+    sha = hashlib.sha256(str(number).encode()).hexdigest()[:40]
+    fake.repositories["org/Model-GGUF"] = Repository({"M-Q4_K_M.gguf": content}, sha=sha)
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_used_stays_until_that_has_ended(fake: FakeHub, tmp_path: Path) -> None:
+    """An engine that runs reads its files again when it wakes."""
+    shelf = library(tmp_path, fake)
+    pulled(shelf, NAME)
+    old = Path(shelf.find(NAME).path)
+    let_go, also = shelf.hold(str(old)), shelf.hold(str(old))
+    assert let_go is not None and also is not None
+    new = newer(fake)
+    pulled(shelf, NAME)
+    assert old.read_bytes() == MODEL and shelf.find(NAME).path != str(old)
+    let_go()
+    let_go()
+    assert old.read_bytes() == MODEL, "another one still uses it"
+    also()
+    assert not old.exists() and blobs(tmp_path) == {new}
+    assert shelf.hold(str(old)) is None, "it is gone"
+
+
+def test_what_is_used_stays_though_its_model_is_deleted(fake: FakeHub, tmp_path: Path) -> None:
+    shelf = library(tmp_path, fake)
+    pulled(shelf, NAME)
+    old = Path(shelf.find(NAME).path)
+    let_go = shelf.hold(str(old))
+    assert let_go is not None
+    shelf.delete(NAME)
+    assert old.exists() and NAME not in {model.name for model in shelf.models()}
+    pulled(shelf, NAME)
+    let_go()
+    assert old.exists(), "by now it is wanted again"
+    shelf.delete(NAME)
+    assert not old.exists(), "and it is ours as before"
+
+
+def test_what_a_killed_server_used_goes_with_the_next_one(fake: FakeHub, tmp_path: Path) -> None:
+    """Its locks have ended with it."""
+    shelf = library(tmp_path, fake)
+    pulled(shelf, NAME)
+    old = Path(shelf.find(NAME).path)
+    code = "import sys, pathlib, time; from portico.library.holds import hold; assert hold(pathlib.Path(sys.argv[1])); print(1, flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(old)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline()
+        new = newer(fake)
+        pulled(shelf, NAME)
+        shelf.prune()
+        assert old.exists()
+    finally:
+        process.kill()
+        process.communicate()
+    library(tmp_path, fake).prune()
+    assert not old.exists() and blobs(tmp_path) == {new}
+
+
+def test_nobody_begins_to_use_what_is_being_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    with holds.alone(folder) as nobody:
+        assert nobody and holds.hold(folder) is None
+    let_go = holds.hold(folder)
+    with holds.alone(folder) as nobody:
+        assert let_go is not None and not nobody
+    let_go()
+    elsewhere = holds.hold(tmp_path / "mine.gguf")
+    assert elsewhere is not None, "what is not in the cache is nobody's to delete"
+    elsewhere()
 
 
 # ---- interruptions -------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_a_start_removes_what_was_uploaded_long_ago_and_never_used(tmp_path: Pat
         assert (old.exists(), new.exists()) == (True, True)
     with serve(tmp_path) as running:
         assert (old.exists(), new.exists()) == (False, True)
-        assert "uploads removed" in running.log_text()
+        assert "files removed" in running.log_text()
 
 
 # ---- one name, every route

@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from portico.engines import Claim, Device, ModelSpec
+from portico.engines import Account, Claim, ModelSpec
 from portico.engines.supervisor import Lease, Supervisor
 from portico.errors import Busy, EngineStartFailed
 from portico.testing import FakeEngine
@@ -28,8 +28,9 @@ CLAIMS = {
     "b": Claim(device="gpu", memory=60, deepest=2),
     "c": Claim(device="gpu", memory=80, deepest=1),
     "a#2": Claim(device="gpu", memory=40),
+    "e": Claim(device="gpu", memory=30, count=2),
+    "f": Claim(device="gpu", memory=70, count=2, deepest=2),
 }
-GPUS = {"a": frozenset("0"), "b": frozenset("1")}
 
 
 class Caller:
@@ -58,11 +59,16 @@ class Caller:
 class SupervisorMachine(RuleBasedStateMachine):
     callers = Bundle("callers")
 
-    @initialize(max_loaded=st.integers(0, 2), looks=st.booleans(), memory=st.sampled_from([None, 100]))
-    def begin(self, max_loaded: int, looks: bool, memory: int | None) -> None:
+    @initialize(
+        max_loaded=st.integers(0, 2),
+        looks=st.booleans(),
+        memory=st.sampled_from([None, 100]),
+        gpus=st.sampled_from(["0", "01", "012"]),
+    )
+    def begin(self, max_loaded: int, looks: bool, memory: int | None, gpus: str) -> None:
         """`looks`: somebody asks for the states all the time, which is also how a death is noticed. `memory`: what
-        there is of it, for models of which each takes a part; with it, some of them can sleep."""
-        self.looks, self.memory, self.cuts = looks, memory, 0
+        each of the GPUs has of it, for models of which each takes a part; with it, some of them can sleep."""
+        self.looks, self.memory, self.gpus, self.cuts = looks, memory, gpus, 0
         self.loop = VirtualLoop()
         self.max_loaded = max_loaded
         self.all: list[Caller] = []
@@ -73,7 +79,7 @@ class SupervisorMachine(RuleBasedStateMachine):
         self.engine, self.elsewhere = FakeEngine(), FakeEngine()
         self.elsewhere.occupies = False
         if self.memory is not None:
-            self.engine.claims, self.engine.gpus = CLAIMS, GPUS
+            self.engine.claims = CLAIMS
         self.supervisor = Supervisor(
             {"llamacpp": self.engine, "remote": self.elsewhere},
             max_loaded=max_loaded,
@@ -89,14 +95,17 @@ class SupervisorMachine(RuleBasedStateMachine):
     def _hear(self, event: str, **facts: object) -> None:
         self.cuts += event == "requests cut"
 
-    async def _free(self) -> dict[Device, int]:
-        return {} if self.memory is None else {"gpu": self.memory - self.engine.memory.get("gpu", 0)}
+    async def _free(self) -> dict[Account, int]:
+        if self.memory is None:
+            return {}
+        taken = self.engine.memory
+        return {gpu: self.memory - taken.get(gpu, 0) for gpu in self.gpus}
 
     # ---- what can happen
 
     @rule(
         target=callers,
-        name=st.sampled_from(["a", "b", "c", "d", "a#2"]),
+        name=st.sampled_from(["a", "b", "c", "d", "a#2", "e", "f"]),
         context=st.sampled_from([None, None, None, 100]),
         settle=st.booleans(),
     )
@@ -118,7 +127,7 @@ class SupervisorMachine(RuleBasedStateMachine):
         if settle:
             self.loop.settle()
 
-    @rule(target=callers, sleeper=st.sampled_from("bc"), name=st.sampled_from("abc"))
+    @rule(target=callers, sleeper=st.sampled_from("bcf"), name=st.sampled_from("abcef"))
     def ask_beside_one_that_sleeps(self, sleeper: str, name: str) -> Caller:
         """What sleep is for, and too many steps in a row to be found by chance."""
         self.ask(sleeper, None, True).end(-1.0)
@@ -159,7 +168,7 @@ class SupervisorMachine(RuleBasedStateMachine):
     def waking_fails(self, fails: bool) -> None:
         self.engine.fails_to_wake = fails
 
-    @rule(name=st.sampled_from("abcd"), leaves=st.booleans())
+    @rule(name=st.sampled_from("abcdef"), leaves=st.booleans())
     def unload(self, name: str, leaves: bool) -> None:
         task = self.loop.create_task(self.supervisor.unload(name))
         self.loop.settle()
@@ -182,7 +191,8 @@ class SupervisorMachine(RuleBasedStateMachine):
         if getattr(self, "max_loaded", 0):
             assert self.engine.most_running <= self.max_loaded
         if getattr(self, "memory", None) is not None:
-            assert self.engine.most_memory.get("gpu", 0) <= self.memory
+            assert self.engine.most_memory.keys() <= set(self.gpus)
+            assert max(self.engine.most_memory.values(), default=0) <= self.memory
 
     @invariant()
     def counts_are_true(self) -> None:

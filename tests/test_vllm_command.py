@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,8 +22,10 @@ from portico.engines.vllm.engine import (
     PROCESS_BYTES,
     at_once,
     chosen_gpus,
-    estimate,
+    gpu_count,
     is_offline,
+    on_gpu,
+    on_host,
 )
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
@@ -287,12 +290,35 @@ def test_it_is_told_which_gpus_are_its() -> None:
 def test_what_a_model_is_expected_to_take() -> None:
     facts = Facts(size=1000)
     small = ModelSpec(name="m", engine="vllm", source="m", facts=facts)
-    assert estimate(small, "gpu", GPUS) == 90, "nine tenths of one GPU"
+    assert on_gpu(small, GPUS[0]) == 90, "nine tenths of one GPU"
     sized = msgspec.structs.replace(small, vllm=VllmOptions(kv_cache_memory_bytes=500))
-    assert estimate(sized, "gpu", GPUS) == 1500 + PROCESS_BYTES
-    assert estimate(small, "host", ()) == 1000 + CPU_KV_BYTES + PROCESS_BYTES
+    assert on_gpu(sized, GPUS[0]) == 1500 + PROCESS_BYTES
+    assert on_host(small) == 1000 + CPU_KV_BYTES + PROCESS_BYTES
     two = msgspec.structs.replace(small, vllm=VllmOptions(tensor_parallel_size=2, gpu_memory_utilization=0.5))
-    assert estimate(two, "gpu", GPUS) == 100
+    assert on_gpu(two, GPUS[0]) == 50, "of each"
+    parts = VllmOptions(tensor_parallel_size=2, kv_cache_memory_bytes=500, args=("-dp", "2"))
+    copied = msgspec.structs.replace(small, vllm=parts)
+    assert on_gpu(copied, GPUS[0]) == 1000 + PROCESS_BYTES, "each copy has the weights in two parts"
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 1),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 3}, 6),
+        ({"tensor_parallel_size": 2, "args": ("--data-parallel-size", "2")}, 4),
+        ({"args": ("--data_parallel_size=4",)}, 4),
+        ({"args": ("-dp", "4", "--data-parallel-size-local", "2")}, 2),
+        ({"args": ("-dp", "4", "--data-parallel-rank", "1")}, 1),
+        ({"tensor_parallel_size": 2, "args": ("-tp", "4", "-pp=2")}, 8),
+        ({"args": ("--data-parallel-size", "nonsense")}, 1),
+    ],
+)
+def test_how_many_gpus_a_replica_takes(options: dict[str, Any], count: int) -> None:
+    wanted = VllmOptions(**options)
+    assert gpu_count(wanted) == count
+    spec = ModelSpec(name="m", engine="vllm", source="m", vllm=wanted)
+    assert len(chosen_gpus(spec, GPUS, None).split(",")) == min(count, len(GPUS))
 
 
 # ---- what is needed of the hub

@@ -20,14 +20,15 @@ import psutil
 import pytest
 
 from portico.engines import ModelSpec, Progress, Progressed
-from portico.engines.gpus import Gpu
+from portico.engines.gpus import Gpu, Seen
 from portico.engines.supervisor import Supervisor
-from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica
+from portico.engines.vllm.engine import AHEAD, Vllm, VllmReplica, abilities, ended_by
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install
 from portico.engines.vllm.options import VllmOptions
 from portico.errors import EngineStartFailed, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.leftovers import MARK, with_mark
+from portico.process import Log
 from portico.testing import FakeReplica
 from test_process import alive, gone_within
 from virtual_time import run
@@ -110,7 +111,7 @@ async def test_stages_are_told_in_order(tmp_path: Path) -> None:
     engine = Vllm(tmp_path, install=FAKE)
     replica = await engine.start(spec("--slow-start", "0.5"), hear)
     await engine.stop(replica)
-    assert [one.stage for one in heard if one] == ["loading weights", "warming up", "ready"]
+    assert [one.stage for one in heard if one] == ["starting", "loading weights", "warming up", "ready"]
     assert None in heard, "a line that says nothing new is still a sign of life"
 
 
@@ -162,7 +163,7 @@ class OneByOne(Vllm):
     """Each of its starts takes 80 seconds of the loop's clock, and is seen to go on."""
 
     async def _start(
-        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed, given: str
     ) -> VllmReplica:
         for _ in range(8):
             await asyncio.sleep(10)
@@ -309,6 +310,7 @@ async def test_a_gpu_that_computes_is_work(
     """Each can only be ended by the limit that is meant: the others are far, or are passed over."""
     present = (Gpu(index=0, name="H100", total=100, free=50, busy=busy),)
     monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    monkeypatch.setattr("portico.engines.vllm.engine.look", lambda: Seen(gpus=present))
     async with started(tmp_path, "--hang", "5", limits=limits) as (_, replica):
         asking = asyncio.create_task(ask(replica, max_tokens=50, ignore_eos=True))
         words, _ = await ended(replica, 60)
@@ -354,7 +356,7 @@ async def test_a_probe_is_nobodys_request(tmp_path: Path) -> None:
 async def test_a_driver_that_hangs_keeps_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     monkeypatch.setattr("portico.engines.vllm.engine.ANSWER_SECONDS", 0.1, raising=False)
-    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: (answer.wait(), ())[1])
+    monkeypatch.setattr("portico.engines.vllm.engine.look", lambda: (answer.wait(), Seen())[1])
     engine = Vllm(tmp_path, install=FAKE)
     try:
         await asyncio.wait_for(engine.look(), 5)
@@ -384,6 +386,88 @@ async def test_a_driver_that_is_broken_keeps_nothing_alive(
         await engine.stop(replica)
     answer.set()
     assert not with_mark(replica.mark)
+
+
+@pytest.mark.parametrize(
+    ("version", "args", "bounded"),
+    [
+        ("0.32.0", (), True),
+        ("0.33.1rc2", ("--max-num-seqs", "4"), True),
+        ("1.0", (), True),
+        ("0.31.2", (), False),
+        ("unknown", (), False),
+        ("0.32.0", ("--structured-outputs-config", '{"backend": "guidance"}'), False),
+        ("0.32.0", ("--structured_outputs_config.backend=guidance",), False),
+        ("0.32.0", ("--config", "vllm.yaml"), False),
+    ],
+)
+def test_grammars_that_are_known_are_given_a_bound(
+    version: str, args: tuple[str, ...], bounded: bool
+) -> None:
+    assert abilities(VllmOptions(args=args), version).spelling.bounds_white_space is bounded
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "(it is dead)"),
+        (
+            [
+                "(EngineCore pid=7) ERROR 11-26 08:53:58 [core.py:1] torch.OutOfMemoryError: CUDA out of memory.",
+                "(APIServer pid=6) ERROR 11-26 08:53:58 [async_llm.py:906] vllm.EngineDeadError: EngineCore is dead.",
+            ],
+            "torch.OutOfMemoryError: CUDA out of memory.\n(it is dead)",
+        ),
+        (
+            ["(APIServer pid=6) ERROR 11-26 08:53:58 [a.py:9] vllm.EngineDeadError: it is dead."],
+            "(it is dead)",
+        ),
+        (["(EngineCore pid=7) INFO 11-26 08:53:58 [core.py:1] all is well"], "(it is dead)"),
+    ],
+)
+def test_what_failed_inside_is_told_and_no_lines_of_code(lines: list[str], words: str) -> None:
+    log = Log()
+    log.write("".join(f"{line}\n" for line in lines).encode())
+    assert ended_by(log, "it is dead") == words
+
+
+# ---- its files
+
+
+async def test_its_files_are_kept_while_it_runs(tmp_path: Path) -> None:
+    held: list[str] = []
+
+    def hold(path: str) -> Callable[[], None]:
+        held.append(path)
+        return held.clear
+
+    engine = Vllm(tmp_path, install=FAKE, limits=QUICK, hold=hold)
+    replica = await engine.start(spec())
+    assert held == ["/models/m"]
+    await engine.stop(replica)
+    assert not held
+    with pytest.raises(EngineStartFailed):
+        await engine.start(spec("--oom"))
+    assert not held
+
+
+async def test_files_that_go_while_it_is_about_to_start_are_fetched_again(tmp_path: Path) -> None:
+    """A newer version takes the place of the one that was found a moment ago."""
+    found = iter(["/old", "/new"])
+
+    async def fetch(asked: ModelSpec, progressed: Progressed) -> ModelSpec:
+        return msgspec.structs.replace(asked, source=next(found))
+
+    engine = Vllm(
+        tmp_path,
+        install=FAKE,
+        limits=QUICK,
+        fetch=fetch,
+        hold=lambda path: None if path == "/old" else lambda: None,
+    )
+    replica = await engine.start(spec())
+    assert "/new" in psutil.Process(replica.child.pid).cmdline()
+    await engine.stop(replica)
 
 
 # ---- sleep
@@ -418,8 +502,15 @@ async def test_sleep_and_wake(tmp_path: Path, level: int, told: list[str]) -> No
         assert replica.died() is None, "it is not probed while it sleeps"
         await engine.wake(replica)
         assert (await ask(replica, "good morning"))["choices"][0]["message"]["content"] == "good morning"
-        said = [line.partition("[fake.py:1] ")[2] for line in replica.child.log.lines()]
-        assert [line for line in said if line.startswith(("asleep", "awake", "did"))] == told
+
+        def heard() -> list[str]:
+            said = [line.partition("[fake.py:1] ")[2] for line in replica.child.log.lines()]
+            return [line for line in said if line.startswith(("asleep", "awake", "did"))]
+
+        await until(
+            lambda: len(heard()) >= len(told)
+        )  # its log is read by a thread, which may lag behind its answers
+        assert heard() == told
 
 
 async def test_deeper_sleep_goes_over_waking(tmp_path: Path) -> None:
@@ -441,18 +532,44 @@ async def test_claims_do_not_ask_the_driver(tmp_path: Path, monkeypatch: pytest.
     """They are made in the event loop."""
     asked: list[int] = []
 
-    def present() -> tuple[Gpu, ...]:
+    def present() -> Seen:
         asked.append(1)
-        return tuple(Gpu(index=at, name="GPU", total=100 * (at + 1), free=0) for at in range(3))
+        return Seen(gpus=tuple(Gpu(index=at, name="GPU", total=100 * (at + 1), free=0) for at in range(3)))
 
-    monkeypatch.setattr("portico.engines.vllm.engine.gpus", present)
+    monkeypatch.setattr("portico.engines.vllm.engine.look", present)
     engine = Vllm(tmp_path, install=FAKE, visible="0,1")
     assert engine.claim(spec()).memory == 0 and not asked, "nobody knows yet"
     await engine.look()
     assert {engine.claim(spec()).memory for _ in range(3)} == {180}, (
         "nine tenths of the largest that may be used"
     )
+    assert engine.claim(spec()).by_gpu == {"0": 90, "1": 180}, "and of each other one"
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("shared", "device"), [("", "gpu"), ("01", "host"), ("1", "gpu")])
+async def test_a_gpu_that_has_the_hosts_memory_takes_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str, device: str
+) -> None:
+    """Then it is no second account: what a model takes there, another on the host has not."""
+    cards = tuple(Gpu(index=at, name="GB10", total=100, free=80, shared=str(at) in shared) for at in range(2))
+    monkeypatch.setattr("portico.engines.vllm.engine.look", lambda: Seen(gpus=cards))
+    engine = Vllm(tmp_path, install=FAKE)
+    assert (await engine.look()).gpus == cards
+    claim = engine.claim(spec(tensor_parallel_size=2))
+    assert (claim.device, claim.memory, claim.count) == (device, 90, 2)
+
+
+async def test_it_gets_the_gpus_that_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the driver is not asked again: who gave them has counted what is free."""
+    monkeypatch.setattr("portico.engines.vllm.engine.look", lambda: pytest.fail("asked"))
+    engine = Vllm(tmp_path, install=FAKE)
+    replica = await engine.start(spec(), gpus=["1", "3"])
+    try:
+        environment = psutil.Process(replica.child.pid).environ()
+        assert environment["CUDA_VISIBLE_DEVICES"] == "1,3" and replica.gpus == {"1", "3"}
+    finally:
+        await engine.stop(replica)
 
 
 async def measured(home: Path, install: Install, present: Callable[[], tuple[Gpu, ...]]) -> int:
@@ -480,6 +597,18 @@ async def test_what_it_took_of_a_gpu_is_remembered(tmp_path: Path) -> None:
     assert await measured(tmp_path, FAKE, present) in (200, 300), "its server and core, and no other"
 
 
+async def test_what_it_took_of_several_gpus_is_the_most_of_one(tmp_path: Path) -> None:
+    def present() -> tuple[Gpu, ...]:
+        ours = [p.pid for p in psutil.Process().children(recursive=True)]
+        one, two = (Gpu(index=at, name="H100", total=1000, free=300) for at in range(2))
+        return (
+            msgspec.structs.replace(one, used_by=dict.fromkeys(ours, 100)),
+            msgspec.structs.replace(two, used_by=dict.fromkeys(ours, 90)),
+        )
+
+    assert await measured(tmp_path, FAKE, present) in (200, 300)
+
+
 async def test_where_the_driver_does_not_name_our_processes_nothing_is_remembered(tmp_path: Path) -> None:
     """In a container. Its memory of the host is no measure: every model would then fit beside it."""
 
@@ -493,7 +622,7 @@ async def test_a_start_that_runs_out_of_memory_says_on_which_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = tuple(Gpu(index=at, name="H100", total=100, free=10 * at) for at in range(3))
-    monkeypatch.setattr("portico.engines.vllm.engine.gpus", lambda: present)
+    monkeypatch.setattr("portico.engines.vllm.engine.look", lambda: Seen(gpus=present))
     engine = Vllm(tmp_path, install=FAKE, visible="0,1", limits=QUICK)
     with pytest.raises(EngineStartFailed) as caught:
         await engine.start(spec("--oom"))

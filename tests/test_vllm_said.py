@@ -380,6 +380,16 @@ def test_the_cause_is_in_the_tail(name: str) -> None:
     assert why(log(name), 1).tail[-1].startswith(causes[name])
 
 
+def test_what_is_said_at_every_start_is_not_in_the_tail() -> None:
+    lines = [
+        "Triton is installed, but doesn't include CPU backend. Disabling Triton.",
+        "(APIServer pid=7) WARNING 11-26 08:43:46 [system_utils.py:255] Found ulimit of 20000 and failed to "
+        "automatically increase with error current limit exceeds maximum limit.",
+        "entry.py: error: unrecognized arguments: --no-such-flag",
+    ]
+    assert why(lines, 2).tail == ("entry.py: error: unrecognized arguments: --no-such-flag",)
+
+
 def test_the_first_exception_is_in_the_tail_however_much_comes_after() -> None:
     lines = [
         *raised("ValueError: the first thing that went wrong"),

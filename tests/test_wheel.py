@@ -33,12 +33,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_the_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (entries,) = [name for name in names if name.endswith("dist-info/entry_points.txt")]
+        assert b"provider-vllm = portico.amplifier:mount_vllm" in archive.read(entries)
     sources = {
         "portico/" + path.relative_to(ROOT / "src/portico").as_posix()
         for path in (ROOT / "src/portico").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert sources <= names
+    assert sources | {"amplifier_module_provider_portico/__init__.py"} <= names
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     model = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     # ... and of models/portico-tiny nothing else: how it was made and measured stays in the clone.

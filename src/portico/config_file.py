@@ -86,9 +86,10 @@ def places(environ: Mapping[str, str]) -> Config:
 
 
 def sources(file: Path | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """The files that `load` reads, the strongest first. Raises ConfigError if `file` does not exist."""
+    """The files that `load` reads, the strongest first. Raises ConfigError if `file` does not exist; the null device is an
+    empty one."""
     if file is not None:
-        if not file.is_file():
+        if not file.is_file() and str(file) != os.devnull:
             raise ConfigError(f"{file}: there is no such file (--config)")
         return (file,)
     home = Path(environ.get("XDG_CONFIG_HOME", "").strip() or _home(environ) / ".config")

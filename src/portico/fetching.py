@@ -33,7 +33,7 @@ _OF_THE_HUB = ("--revision", "--trust-remote-code", "--download-dir", "--load-fo
 
 async def fetched(spec: ModelSpec, progressed: Progressed, *, library: Library, offline: bool) -> ModelSpec:
     """The model with its files here. Those of a model that was pulled before are taken as they are, whatever the hub has by
-    now: all replicas run the same, and a newer pull would take the files away from those that run. Left to vLLM, which
+    now: all replicas run the same. Left to vLLM, which
     looks into the hub's cache and says what is wrong: where the hub cannot be asked, what has other weights than
     safetensors, and what vLLM's own arguments fetch in another way.
 

@@ -21,6 +21,7 @@ from portico.configured import BUNDLED as BUNDLED
 from portico.configured import configured, copies, elsewhere, kept_as, specify
 from portico.dialects import ollama
 from portico.engines import ModelSpec, memory
+from portico.engines.gpus import Seen
 from portico.engines.llamacpp import LlamaCpp
 from portico.engines.remote import Remote
 from portico.engines.supervisor import Supervisor
@@ -87,12 +88,14 @@ class Portico:
             patience=config.queue_timeout,
             visible=environ.get("CUDA_VISIBLE_DEVICES"),
             fetch=partial(fetched, library=self.library, offline=is_offline(environ)),
+            hold=self.library.hold,
         )
         self.supervisor = Supervisor(
             {
                 "vllm": self._vllm,
                 "llamacpp": LlamaCpp(
                     logs=home / "logs",
+                    hold=self.library.hold,
                     first_byte=config.first_token_timeout,
                     between=config.token_timeout,
                     max_waiting=config.max_queue,
@@ -165,7 +168,7 @@ class Portico:
         try:
             for left in await asyncio.to_thread(self._vllm.end_leftovers):
                 self._say("leftovers ended", model=left.model)
-            await self._vllm.look()
+            self._tell_of(await self._vllm.look())
             here = [spec for spec in (*specs, *chain(*further.values())) if spec.engine != "remote"]
             await self._check_fallbacks()
             await asyncio.gather(*map(self.supervisor.load, here))
@@ -199,7 +202,15 @@ class Portico:
         """As Ollama does at its start. A disk that does not let it is no reason not to serve."""
         with contextlib.suppress(OSError):
             if freed := await asyncio.to_thread(self.library.prune):
-                self.log.say("uploads removed that nothing was made of", bytes=freed)
+                self.log.say("files removed that nothing needs", bytes=freed)
+
+    def _tell_of(self, seen: Seen) -> None:
+        """GPUs that are counted in another way than one would think, or not at all."""
+        for gpu in seen.gpus:
+            if gpu.shared:
+                self.log.say("GPU has the system's memory", gpu=gpu.index, name=gpu.name, bytes=gpu.total)
+        for one in seen.left_out:
+            self.log.say("GPU left out", gpu=one.index, error=one.reason)
 
     def _say(self, event: str, **facts: object) -> None:
         """What happens to models: to whoever watches the start, then to the log."""

@@ -182,12 +182,13 @@ class EmbeddingRequest(Value, frozen=True, kw_only=True):
 
 class Logprob(Value, frozen=True, kw_only=True):
     """One token with its log probability (natural logarithm; nan where the engine gives none, as for the
-    first token of an echoed prompt). `bytes` are its UTF-8 bytes, which may be half a character; `top` are
-    the alternatives, the likeliest first."""
+    first token of an echoed prompt). `bytes` are its UTF-8 bytes, which may be half a character; `id` is its number
+    in the model's vocabulary, where the engine tells; `top` are the alternatives, the likeliest first."""
 
     token: str
     logprob: float
     bytes: tuple[int, ...] | None = None
+    id: int | None = None
     top: tuple[Logprob, ...] = ()
 
 

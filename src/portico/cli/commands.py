@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("chat", "chat", "chat", "Talk with a model, or ask one question with -p."),
             Entry("generate", "generate", "generate", "Continue a text."),
+            Entry("batch", "batch", "batch", "Answer a file of requests, each once."),
         ),
     ),
     (

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from portico.errors import ModelNotFound, PorticoError
+from portico.errors import EngineStartFailed, ModelNotFound, PorticoError
 
 if TYPE_CHECKING:
     from portico.cli.choices import Choices
@@ -50,7 +50,7 @@ def usage(message: str, *, attempt: str | None = None) -> Failure:
 
 def report(error: Exception, choices: Choices) -> int:
     """Write `error` to stderr and return the exit code it means."""
-    failure = _explained(error)
+    failure = explained(error)
     if choices.debug and not isinstance(error, click.ClickException):
         traceback.print_exception(error, file=sys.stderr)
     if choices.as_json:
@@ -82,7 +82,7 @@ def as_json(failure: Failure) -> dict[str, object]:
     }
 
 
-def _explained(error: Exception) -> Failure:
+def explained(error: Exception) -> Failure:
     match error:
         case Failure():
             return error
@@ -96,12 +96,23 @@ def _explained(error: Exception) -> Failure:
             return Failure(
                 error.code, f"there is no model {error.model!r} here", facts=nearest, attempt=attempt
             )
+        case EngineStartFailed():
+            return _start_failed(error)
         case PorticoError():
             return Failure(error.code, error.message, exit_code=2 if error.code == "config" else 1)
         case OSError() if error.filename:
             return Failure("file", f"{error.filename}: {error.strerror}")
         case _:
             return _our_own_bug(error)
+
+
+def _start_failed(error: EngineStartFailed) -> Failure:
+    """Why, on a line of its own; what the engine said last, and where the rest is."""
+    ended = f" (exit code {error.exit_code})" if error.exit_code is not None else ""
+    said = (("said", error.log_tail.rpartition(" | ")[2]),) if error.log_tail else ()
+    where = f"portico logs {error.model}" if error.exit_code is not None else None
+    message = f"{error.model} did not start{ended}: {error.reason}"
+    return Failure(error.code, message, facts=said, attempt=where)
 
 
 def _wrong_usage(error: click.UsageError) -> Failure:

@@ -236,6 +236,7 @@ def serve(
         _end_with_stdin()
     try:
         inprocess.serve(config, on_ready=told.ready, on_stopping=told.stopping, on_event=told.event)
+        told.stopped()
     finally:
         told.end()
     return 0
@@ -278,6 +279,9 @@ class _Start:
     def ready(self, ready: Ready) -> None: ...
 
     def stopping(self, grace: float, running: int) -> None: ...
+
+    def stopped(self) -> None:
+        """In order: a start that fails is an error instead."""
 
     def end(self) -> None: ...
 
@@ -325,7 +329,7 @@ class _Lines(_Start):
         self._screen, self._began, self._sources, self._environ = screen, began, sources, environ
         self._wait = Waiting(screen, "starting")
         self._shown: tuple[str, str] | None = None
-        self._stopping = False
+        self._ready = False
 
     def begin(self, config: Config) -> None:
         files = "   ".join(f"config {_tidy(path, self._environ)}" for path in self._sources)
@@ -355,6 +359,7 @@ class _Lines(_Start):
 
     def ready(self, ready: Ready) -> None:
         self._wait.over()
+        self._ready = True
         took = units.duration(time.monotonic() - self._began)
         names = ", ".join(ready.models)
         self._screen.say(f"{self._screen.sign('done')} {bold(names)}  ready in {took}")
@@ -365,7 +370,6 @@ class _Lines(_Start):
         self._screen.say(dim(f"Try: portico chat{elsewhere}     Stop: Ctrl-C"))
 
     def stopping(self, grace: float, running: int) -> None:
-        self._stopping = True
         if self._screen.err_is_terminal:
             self._screen.say()  # past the ^C that the terminal has echoed
         if running:
@@ -374,10 +378,16 @@ class _Lines(_Start):
                 f"Stopping: {running} {what} may take {units.duration(grace)} to finish.  Again: stop now"
             )
 
+    def stopped(self) -> None:
+        self._wait.over()
+        if self._ready:
+            return self._screen.say("Stopped.")
+        if self._screen.err_is_terminal:
+            self._screen.say()  # past the ^C
+        self._screen.say("Stopped before it was ready.")
+
     def end(self) -> None:
         self._wait.over()
-        if self._stopping:
-            self._screen.say("Stopped.")
 
 
 def _reached_at(ready: Ready) -> str:

@@ -7,12 +7,23 @@ import re
 
 SSE_DONE = b"data: [DONE]\n\n"
 
+_LF = 10
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def sse(payload: bytes) -> bytes:
     """One server-sent event. The payload has no line breaks, as JSON on one line has none."""
     return b"data: " + payload + b"\n\n"
+
+
+def is_one_event(data: bytes) -> bool:
+    """Whether this is one whole event of one data line, and nothing else."""
+    return (
+        data.find(b"\n") == len(data) - 2
+        and data[:6] == b"data: "
+        and data[-1] == _LF  # the last byte is the only one behind the first line feed
+        and b"\r" not in data
+    )
 
 
 class SSEReader:
@@ -39,7 +50,9 @@ class SSEReader:
                 return []
             data = b"".join([*self._pieces, data])
             self._pieces.clear()
-        # What engines send nearly always: whole events of one data line each.
+        # What engines send nearly always: whole events of one data line each, and mostly one.
+        if not self._lines and is_one_event(data):
+            return [data[6:-2]]
         if not self._lines and data.startswith(b"data: ") and data.endswith(b"\n\n"):
             payloads = data[6:-2].split(b"\n\ndata: ")
             if data.count(b"\n") == 2 * len(payloads) and b"\r" not in data:

@@ -44,7 +44,10 @@ def unheard(progress: Progress | None = None) -> None:
 State = Literal["stopped", "starting", "ready", "dozing", "sleeping", "waking", "stopping", "failed"]
 """dozing: on its way to sleep."""
 Device = Literal["host", "gpu"]
-"""Whose memory a model takes. Several GPUs are one: which of them it takes is its engine's."""
+"""Whose memory a model takes."""
+Account = str
+"""Memory that is counted for itself: `HOST`, or that of one GPU, by the GPU's number."""
+HOST: Account = "host"
 
 
 class Facts(Value, frozen=True, kw_only=True):
@@ -201,9 +204,26 @@ class Claim(Value, frozen=True, kw_only=True):
 
     device: Device = "host"
     memory: int = 0
-    """Bytes of that device; 0: unknown."""
+    """Bytes of the host, or of each of its GPUs; 0: unknown."""
+    by_gpu: dict[Account, int] = {}
+    """... where that depends on which GPU it gets."""
+    count: int = 1
+    """GPUs that it needs."""
     deepest: int = 0
     """How deep it can sleep: 1 keeps its weights in the host's memory, 2 drops them; 0: it cannot."""
+
+
+Hold = Callable[[str], Callable[[], None] | None]
+"""Keeps the files at a path from being deleted until what it returns is called, which may take a moment. None: they
+are gone."""
+
+
+def unheld(path: str) -> Callable[[], None]:
+    """For files that nobody else deletes."""
+    return _nothing
+
+
+def _nothing() -> None: ...
 
 
 class Engine(Protocol):
@@ -216,9 +236,12 @@ class Engine(Protocol):
         """What this model will take, from its files and from what was measured before."""
         ...
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = ...) -> Replica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = ..., *, gpus: Sequence[Account] = ()
+    ) -> Replica:
         """A replica that answers. `progressed` is called, while it is awaited and not later, whenever the start
-        is seen to go on. Raises EngineStartFailed, UpstreamUnreachable."""
+        is seen to go on. `gpus`: those it gets, by number; none: nobody knows any, its engine chooses. Raises
+        EngineStartFailed, UpstreamUnreachable."""
         ...
 
     async def stop(self, replica: Any) -> None:

@@ -1,6 +1,7 @@
 """The GPUs of this machine, from NVIDIA's own library. None where there is none, or no driver.
 
-A GPU that has failed raises errors or makes the driver hang: it is left out, and nobody waits for it for ever.
+A GPU that has failed raises errors or makes the driver hang: it is left out, with the driver's reason, and nobody waits
+for it for ever. One that has no memory of its own (DGX Spark, Jetson: NVML says "Not Supported") has that of the system.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from portico.engines import hardware
 from portico.messages import Value
 
 _ANSWER_SECONDS = 5.0
@@ -32,6 +34,20 @@ class Gpu(Value, frozen=True, kw_only=True):
     """Share of the last moment in which it computed."""
     used_by: dict[int, int] = {}
     """Bytes by process number, where the driver tells."""
+    shared: bool = False
+    """Its memory is the system's, `total` and `free` are of that: what a model takes of the one the other has not."""
+
+
+class LeftOut(Value, frozen=True, kw_only=True):
+    """A GPU that is there and cannot be used, with what the driver says of it."""
+
+    index: int
+    reason: str
+
+
+class Seen(Value, frozen=True, kw_only=True):
+    gpus: tuple[Gpu, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class Driver(Value, frozen=True, kw_only=True):
@@ -41,18 +57,23 @@ class Driver(Value, frozen=True, kw_only=True):
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Those that can be asked. Takes a few ms, the first time up to seconds: not in an event loop."""
+    """Those that can be used. Takes a few ms, the first time up to seconds: not in an event loop."""
+    return look().gpus
+
+
+def look() -> Seen:
+    """All that there are. Takes as long."""
     with _nvml() as nvml:
         if nvml is None:
-            return ()
-        found = []
+            return Seen()
+        found, left_out = [], []
         for index in range(nvml.nvmlDeviceGetCount()):
-            with contextlib.suppress(
-                nvml.NVMLError
-            ):  # it has failed, or shares the host's memory: the others have not
+            try:
                 found.append(_gpu(nvml, index))
-        return tuple(found)
-    return ()
+            except nvml.NVMLError as error:  # the others have not failed
+                left_out.append(LeftOut(index=index, reason=str(error)))
+        return Seen(gpus=tuple(found), left_out=tuple(left_out))
+    return Seen()
 
 
 def visible(present: Sequence[Gpu], said: str | None) -> tuple[Gpu, ...] | None:
@@ -107,7 +128,7 @@ def _nvml() -> Iterator[Any]:
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    total, free, shared = _memory(nvml, handle)
     busy, used_by, uuid = None, {}, ""
     with contextlib.suppress(nvml.NVMLError):  # not told of a part of a GPU (MIG), nor in some containers
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
@@ -121,11 +142,24 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         index=index,
         name=_text(nvml.nvmlDeviceGetName(handle)),
         uuid=uuid,
-        total=memory.total,
-        free=memory.free,
+        total=total,
+        free=free,
         busy=busy,
         used_by=used_by,
+        shared=shared,
     )
+
+
+def _memory(nvml: Any, handle: Any) -> tuple[int, int, bool]:
+    """All of it, what is free, and whether it is the system's. vLLM counts the same on such a machine."""
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError_NotSupported:
+        total, free = hardware.memory(), hardware.free_memory()
+        if total is None or free is None:
+            raise
+        return total, free, True
+    return memory.total, memory.free, False
 
 
 def _text(said: str | bytes) -> str:

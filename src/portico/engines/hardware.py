@@ -23,6 +23,12 @@ def cores(cgroup: Path = _CGROUP) -> int:
     return max(allowed, 1)
 
 
+def memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that the machine has; None where it is not known."""
+    lines = _words(meminfo)
+    return int(lines[lines.index("MemTotal:") + 1]) * 1024 if "MemTotal:" in lines else None
+
+
 def free_memory(cgroup: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Bytes that can be taken without swapping, within a container's limit; None where it is not known."""
     free = None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Protocol
 
-from portico.engines import Claim, Engine, ModelSpec, Progress, Replica, State
+from portico.engines import Account, Claim, Engine, ModelSpec, Progress, Replica, State
 from portico.engines.schedule import LOST_AFTER, Standing, is_lost
 from portico.errors import EngineStartFailed, PorticoError
 from portico.messages import Value
@@ -127,6 +127,8 @@ class Model:
         self.progress: Progress | None = None
         """Of the start that is under way."""
         self.claim: Claim = engine.claim(spec)
+        self.gpus: frozenset[Account] = frozenset()
+        """Those of its present start or run, where they are known."""
         self.without: frozenset[str] = frozenset()
         """Its last start ran out of memory beside these: for those who wait it is started once more without them, however
         that ends."""
@@ -161,6 +163,9 @@ class Model:
             occupies=self.engine.occupies,
             device=self.claim.device,
             needs=self.claim.memory,
+            by_gpu=self.claim.by_gpu,
+            count=self.claim.count,
+            gpus=self.gpus if self.state not in ("stopped", "failed") else frozenset(),
             without=self.without if self.waiting else frozenset(),
             stays_until=self.stays_until,
             cut_at=self.cut_at,
@@ -217,6 +222,7 @@ class Model:
         """It is ready."""
         self.run, self.spec, self.state, self.has_run = run, run.spec, "ready", True
         self.error, self.last_words, self.level = None, None, 0
+        self.gpus = run.replica.gpus or self.gpus
         self.without, self.failed_apart = frozenset(), None
         self.stays_until = now + min(now - self.began, MOST_STAY)
         if not self._is_revived(now):  # else it stays as long as callers wanted the life that was cut short

@@ -17,7 +17,19 @@ from pathlib import Path
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, Facts, ModelSpec, Progressed, Sleepless, hardware, sockets, unheard
+from portico.engines import (
+    Abilities,
+    Account,
+    Facts,
+    Hold,
+    ModelSpec,
+    Progressed,
+    Sleepless,
+    hardware,
+    sockets,
+    unheard,
+    unheld,
+)
 from portico.engines.thinking import thinks_unasked
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
@@ -120,6 +132,8 @@ class LlamaReplica(TokenRoutes):
         self.served_name = spec.served_name or spec.name
         self.pid: int | None = child.pid
         self.turns: Turns | None = None
+        self.let_go: Callable[[], None] = unheld("")
+        """Its files may be deleted from then on."""
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         try:
@@ -155,17 +169,27 @@ class LlamaCpp(Sleepless):
         between: float = 300.0,
         max_waiting: int = 512,
         patience: float = 0.0,
+        hold: Hold = unheld,
     ) -> None:
+        """`hold` keeps a model's files while it runs."""
+        self._hold = hold
         self._logs, self._first_byte, self._between = logs, first_byte, between
         self._max_waiting, self._patience = max_waiting, patience
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> LlamaReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> LlamaReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with llama.cpp's own reason.
         Progress is what the process takes into memory, where the system tells that (Linux)."""
         slots = plan_slots(spec, hardware.free_memory())
         socket, key = sockets.new(), secrets.token_urlsafe(24)
         start = describe(spec, slots, cores=hardware.cores(), socket=socket, key=key)
-        child = self._launch(spec, start)
+        let_go = self._hold(spec.source) or unheld("")  # of a file that is gone, the child says so best
+        try:
+            child = self._launch(spec, start)
+        except BaseException:
+            let_go()
+            raise
         try:
             announced = await announcement(child, progressed)
             if announced is None:
@@ -176,10 +200,11 @@ class LlamaCpp(Sleepless):
             # Also when the caller is cancelled: a process that nobody holds would stay for ever.
             child.abandon()
             sockets.remove(socket)
+            let_go()
             raise
         replica = LlamaReplica(spec, upstream, context, child, socket, key)
         turns = Turns(slots.parallel + _AHEAD, max_waiting=self._max_waiting, patience=self._patience)
-        replica.turns = turns
+        replica.turns, replica.let_go = turns, let_go
         return replica
 
     def _launch(self, spec: ModelSpec, start: Start) -> Child:
@@ -211,6 +236,7 @@ class LlamaCpp(Sleepless):
         replica.upstream.close()
         await replica.child.end()
         sockets.remove(replica.socket)
+        await asyncio.to_thread(replica.let_go)
 
 
 async def announcement(child: Child, progressed: Progressed) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from portico.engines import Device, ModelSpec, hardware
+from portico.engines import HOST, Account, ModelSpec, hardware
 from portico.engines.apart import apart
 from portico.engines.gpus import gpus, visible
 
@@ -19,8 +19,8 @@ _MOST = 1000
 
 
 class Measured:
-    """Bytes that each model took when it ran last, on disk: of its files alone nobody can tell. Belongs to one
-    thread; a disk that fails only makes it forgetful."""
+    """Bytes that each model took when it ran last, of the host or of each of its GPUs, on disk: of its files alone
+    nobody can tell. Belongs to one thread; a disk that fails only makes it forgetful."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,13 +55,14 @@ def _key(spec: ModelSpec) -> str:
     return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:32]
 
 
-async def free(said: str | None = None) -> dict[Device, int]:
-    """Bytes that are free now. Several GPUs are counted as one: those that CUDA_VISIBLE_DEVICES, as it is `said`, lets us
-    use. What is not known is left out."""
-    found: dict[Device, int] = {}
+async def free(said: str | None = None) -> dict[Account, int]:
+    """Bytes that are free now, of the host and of each GPU that CUDA_VISIBLE_DEVICES, as it is `said`, lets us use. What
+    is not known is left out, and a GPU whose memory is the host's has no account of its own."""
+    found: dict[Account, int] = {}
     if (host := hardware.free_memory()) is not None:
-        found["host"] = host
+        found[HOST] = host
     with contextlib.suppress(TimeoutError):
-        if ours := visible(await apart(gpus, within=ANSWER_SECONDS), said):
-            found["gpu"] = sum(gpu.free for gpu in ours)
+        for gpu in visible(await apart(gpus, within=ANSWER_SECONDS), said) or ():
+            if not gpu.shared:
+                found[str(gpu.index)] = gpu.free
     return found

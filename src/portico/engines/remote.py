@@ -6,14 +6,14 @@ There is nothing to start or to stop. A replica is a pool of connections, and wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from portico.dialects import openai
-from portico.engines import Abilities, ModelSpec, Progressed, Reach, Sleepless, unheard
+from portico.engines import Abilities, Account, ModelSpec, Progressed, Reach, Sleepless, unheard
 from portico.engines.tokens import TokenRoutes
 from portico.engines.turns import Turns
 from portico.errors import Unsupported, UpstreamFailed
@@ -127,7 +127,9 @@ class Remote(Sleepless):
         self._connect, self._first_byte, self._between = connect, first_byte, between
         self._max_waiting, self._patience = max_waiting, patience
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> RemoteReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> RemoteReplica:
         """Raises UpstreamUnreachable if nothing answers there. A server that has no list of models, or none
         with this name, is given the benefit of the doubt: its own error says more than ours could."""
         upstream = connect(

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from portico.engines import Device, State
+from portico.engines import HOST, Account
+from portico.engines.room import Room
+from portico.engines.standing import Standing, are_copies
 from portico.messages import Value
+
+__all__ = ["LOST_AFTER", "Plan", "Standing", "decide", "is_coming_back", "is_lost"]
 
 LOST_AFTER = 4
 """Failures in a row, about four seconds and three starts after the first: not a moment's trouble any more."""
@@ -19,53 +24,13 @@ _TAKES_MEMORY = ("starting", "waking", "ready", "dozing", "stopping")
 _LEAVES = ("dozing", "stopping")
 
 
-class Standing(Value, frozen=True, kw_only=True):
-    """How one model stands. Times are the event loop's, in seconds; memory is in bytes."""
-
-    name: str
-    copy_of: str = ""
-    """The model it is a further replica of; the first one has none."""
-    state: State
-    in_flight: int = 0
-    waiting: int | None = None
-    """Order of the caller who has waited longest; None: nobody waits."""
-    leaving: int | None = None
-    """Order of the wish to unload it, or to run it with other settings: who came before it is still served."""
-    expires_at: float = math.inf
-    """When it is unloaded if nobody uses it; infinity: never."""
-    retry_at: float = 0.0
-    """Before this it is not started again, because it failed too often."""
-    revive_at: float = math.inf
-    """It ran and has failed: when it is started again though nobody waits for it, until `expires_at`.
-    Infinity: not."""
-    failures: int = 0
-    """How often it failed in a row."""
-
-    occupies: bool = True
-    """It takes memory of this machine: `max_loaded` counts it."""
-    device: Device = "host"
-    needs: int = 0
-    """Memory of its device that a start, or waking it, takes; 0: unknown."""
-    without: frozenset[str] = frozenset()
-    """Its last start ran out of memory beside these models: it is started once more, when none of them is loaded."""
-    stays_until: float = 0.0
-    """Before this it does not give way to another model: what has just been loaded is used first."""
-    cut_at: float = math.inf
-    """It is to give way and does not become idle: when it is stopped all the same."""
-
-    level: int = 0
-    """How deep it sleeps; 0: not."""
-    deepest: int = 0
-    """How deep it can; 0: it cannot."""
-    nap_at: float = math.inf
-    """When it goes to sleep, or sleeps deeper, if nobody uses it."""
-
-
 class Plan(Value, frozen=True, kw_only=True):
     """What to do now, all of it at once. `wake_at`: when to decide again though nothing has happened."""
 
     serve: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
+    gpus: dict[str, tuple[Account, ...]] = {}
+    """Those for each model that is started on some, in so far as any are known."""
     wake: tuple[str, ...] = ()
     sleep: tuple[tuple[str, int], ...] = ()
     """Idle, with how deep each is to sleep."""
@@ -86,17 +51,18 @@ def decide(
     *,
     max_loaded: int,
     now: float,
-    free: Mapping[Device, int] | None = None,
+    free: Mapping[Account, int] | None = None,
 ) -> Plan:
     """Models that are waited for, the longest wait first:
 
     1. Ready, and not leaving (or the caller came before that wish): serve all who wait.
     2. On its way up or down: wait.
     3. Failed too often, too recently: wait until `retry_at`.
-    4. There is room: start it, or wake it if it sleeps. `max_loaded` 0, and memory that nobody knows, are room
-       without end. A model that is to start without others has none while one of these is loaded.
+    4. There is room, on the GPUs with the most free memory or in the host's: start it, or wake it if it sleeps.
+       `max_loaded` 0, and memory that nobody knows, are room without end. A model that is to start without others has
+       none where one of these is loaded.
     5. A place is being vacated, or another start there takes memory nobody can count yet: wait for it.
-    6. No room: of the models that may give way, the idle one that would expire first goes to sleep or is stopped,
+    6. No room: it is made where the least has to go. Of the models there that may give way, the idle one that would expire first goes to sleep or is stopped,
        then the next, until there would be room; where all are busy the one that would expire first is held.
        Nobody who came earlier is held back for it: he has been served in (1). One that is held for too long is cut.
        Nobody who came later takes what is free meanwhile. Copies of one model give no way to each other: it would
@@ -145,10 +111,6 @@ def is_lost(standing: Standing, now: float) -> bool:
     return standing.state in ("failed", "starting") and standing.failures >= LOST_AFTER
 
 
-def _are_copies(one: Standing, other: Standing) -> bool:
-    return (one.copy_of or one.name) == (other.copy_of or other.name)
-
-
 def _leaves_first(standing: Standing) -> bool:
     return standing.leaving is not None and standing.leaving <= (standing.waiting or 0)
 
@@ -157,21 +119,14 @@ class _Draft:
     """A plan while it is being made."""
 
     def __init__(
-        self, standings: Sequence[Standing], max_loaded: int, now: float, free: Mapping[Device, int] | None
+        self, standings: Sequence[Standing], max_loaded: int, now: float, free: Mapping[Account, int] | None
     ) -> None:
         self.now = now
         loaded = [one for one in standings if one.occupies and one.state in _TAKES_MEMORY]
-        self.loaded = loaded
+        self.loaded = tuple(loaded)
+        self.room = Room(loaded, free or {})
         self.places = max_loaded - len(loaded) if max_loaded else math.inf
         self.vacated = sum(one.state in _LEAVES for one in loaded)
-        # What a start has not taken yet, it will: it is not free for another one.
-        self.free: dict[Device, float] = dict(free or {})
-        for one in loaded:
-            grows = one.state in ("starting", "waking") or (one.state == "dozing" and one.level > 0)
-            if grows and one.device in self.free:
-                self.free[one.device] -= one.needs
-        self.promised: set[Device] = set()
-        """Devices of which what is free belongs to somebody who waits for more of it."""
         self.ready = [one for one in loaded if one.state == "ready"]
         self.serve: dict[str, None] = {}
         self.start: list[Standing] = []
@@ -191,77 +146,103 @@ class _Draft:
     def place(self, standing: Standing) -> None:
         if not standing.occupies:
             self.start.append(standing)
-        elif self._has_room(standing):  # (4)
-            self._take(standing)
-        else:
-            if not self._wait_for_room(standing):  # (5)
-                if self._is_kept_out(standing):  # (6)
-                    self.refused.append(standing.name)
-                    return
-                self._make_room(standing)
-            self.promised.add(standing.device)
+            return
+        if (where := self._found(standing)) is not None:  # (4)
+            self._take(standing, where)
+            return
+        where = self._cheapest(standing)
+        if not self._wait_for_room(where):  # (5)
+            if self._is_kept_out(standing):  # (6)
+                self.refused.append(standing.name)
+                return
+            self._make_room(standing, where)
+        self.room.promised.update(where)
 
-    def _has_room(self, standing: Standing) -> bool:
-        if self.places <= 0 or standing.device in self.promised:
-            return False
-        others = [one for one in self.loaded if one.device == standing.device]
-        others += [one for one in self.start if one.device == standing.device and one.occupies]
-        if any(one.name in standing.without for one in others):
-            return False
-        # A model alone on its device is started whatever is known: its engine says best what is missing.
-        return not others or standing.needs <= self.free.get(standing.device, math.inf)
+    def _found(self, standing: Standing) -> tuple[Account, ...] | None:
+        return self.room.find(standing) if self.places > 0 else None
 
-    def _take(self, standing: Standing) -> None:
+    def _take(self, standing: Standing, where: tuple[Account, ...]) -> None:
         self.start.append(standing)
-        self._reserve(standing)
+        self._reserve(standing, where)
 
-    def _reserve(self, standing: Standing) -> None:
+    def _reserve(self, standing: Standing, where: tuple[Account, ...]) -> None:
         self.places -= 1
-        if standing.device in self.free:
-            self.free[standing.device] -= standing.needs
+        self.room.take(standing, where)
 
-    def _wait_for_room(self, standing: Standing) -> bool:
+    def _cheapest(self, standing: Standing) -> tuple[Account, ...]:
+        """Where room is to be made for it, or will be without that. Where all that is ours would be too little, it is
+        where most would be free: what others have there may be gone by then."""
+        hopeful = self.room.hopeful(standing)
+        if len(hopeful) < self.room.count(standing):
+            return self.room.likeliest(standing)
+        hopeful.sort(key=lambda account: self._effort(standing, account))
+        return tuple(hopeful[: self.room.count(standing)])
+
+    def _effort(self, standing: Standing, account: Account) -> tuple[Any, ...]:
+        """Least first: who waits there already, whether it is enough that idle ones give way, or busy ones, or not
+        before what is being started has been; and the last of those that have to."""
+        missing = self.room.missing(standing, account)
+        for one in self.room.others(account):
+            if one.state in _LEAVES or one.name in self.going:
+                missing -= self.room.needs(one, account) or math.inf
+        victims: list[Standing] = []
+        there = [one for one in self._may_give_way(standing) if account in self.room.accounts(one)]
+        for one in sorted(there, key=lambda one: (one.name not in standing.without, self._cost(one))):
+            if missing > 0 or one.name in standing.without:
+                victims.append(one)
+                missing -= self.room.needs(one, account) or math.inf
+        worst = max(map(self._cost, victims), default=(False, False, 0.0, ""))
+        return account in self.room.promised, missing > 0, bool(victims), worst, self.room.order(account)
+
+    def _wait_for_room(self, where: tuple[Account, ...]) -> bool:
         """Somebody leaves: what he leaves is not counted yet. So many wait for it as there are places."""
         if self.places <= 0:
             if self.vacated <= 0:
                 return False
             self.vacated -= 1
             return True
-        on_its_way = ("starting", "waking", *_LEAVES)
-        return any(one.device == standing.device and one.state in on_its_way for one in self.loaded)
+        on_its_way = [one for one in self.loaded if one.state in ("starting", "waking", *_LEAVES)]
+        return any(not set(where).isdisjoint(self.room.accounts(one)) for one in on_its_way)
 
     def _is_kept_out(self, standing: Standing) -> bool:
         """Other copies of its model stay, and all that may give way to it is too little."""
-        copies = [one for one in self.loaded if _are_copies(one, standing)]
+        copies = [one for one in self.loaded if are_copies(one, standing)]
         if not copies or any(one.leaving is not None or one.name in self.going for one in copies):
             return False
         rest = self._may_give_way(standing)
-        given = sum(one.needs or math.inf for one in rest if one.device == standing.device)
-        missing = standing.needs - self.free.get(standing.device, math.inf)
-        return len(rest) < 1 - self.places or given < missing
+        enough = [
+            account
+            for account in self.room.eligible(standing)
+            if self.room.missing(standing, account) <= self.room.given(rest, account)
+        ]
+        return len(rest) < 1 - self.places or len(enough) < self.room.count(standing)
 
     def _may_give_way(self, standing: Standing) -> list[Standing]:
-        return [one for one in self.ready if one.name not in self.going and not _are_copies(one, standing)]
+        return [one for one in self.ready if one.name not in self.going and not are_copies(one, standing)]
 
-    def _make_room(self, standing: Standing) -> None:
-        missing = standing.needs - self.free.get(standing.device, math.inf)
+    def _make_room(self, standing: Standing, where: tuple[Account, ...]) -> None:
+        missing = {account: self.room.missing(standing, account) for account in where}
         places = 1 - self.places
         while True:
             rest = self._may_give_way(standing)
-            rivals = [one for one in rest if one.name in standing.without]
+            rivals = [one for one in rest if one.name in standing.without and self._is_in(one, where)]
             if places <= 0:  # memory is short, or it is to start without some
-                rest = [one for one in rest if one.device == standing.device]
-            if not rest or (places <= 0 and missing <= 0 and not rivals):
+                rest = [one for one in rest if self._is_in(one, [a for a in where if missing[a] > 0])]
+            if not rest and not rivals:
                 return
             victim = min(rivals or rest, key=self._cost)
             if victim.stays_until > self.now and not self._is_busy(victim):
                 return self.wait_until(victim.stays_until)
-            if victim.device == standing.device:
-                missing -= victim.needs
+            for account in where:
+                if self._is_in(victim, (account,)):
+                    missing[account] -= self.room.needs(victim, account)
             places -= 1
             self.dismiss(victim, sleeps=True, cuts=True)
             if self._is_busy(victim):
                 return  # the next one is chosen when this one is gone
+
+    def _is_in(self, one: Standing, where: Sequence[Account]) -> bool:
+        return not set(where).isdisjoint(self.room.accounts(one))
 
     def revive(self, standing: Standing) -> None:
         if standing.expires_at <= self.now:
@@ -272,8 +253,8 @@ class _Draft:
             self.wait_until(standing.revive_at)
         elif not standing.occupies:
             self.start.append(standing)
-        elif self._has_room(standing):
-            self._take(standing)
+        elif (where := self._found(standing)) is not None:
+            self._take(standing, where)
 
     # ---- the other way
 
@@ -294,11 +275,10 @@ class _Draft:
 
     def _may_wake_for_a_moment(self, standing: Standing) -> bool:
         """Another model would run out of memory too, so here what nobody knows is not free."""
-        beside = any(one.device == standing.device for one in (*self.loaded, *self.start))
-        if not self._has_room(standing) or (beside and standing.device not in self.free):
+        where = self._found(standing)
+        if where is None or any(self.room.others(a) and not self.room.is_known(a) for a in where):
             return False
-        self.loaded.append(standing)
-        self._reserve(standing)
+        self._reserve(standing, where)
         return True
 
     def dismiss(self, standing: Standing, *, sleeps: bool = False, cuts: bool = False) -> None:
@@ -316,8 +296,8 @@ class _Draft:
 
     def _depth(self, standing: Standing) -> int:
         """The first level keeps the weights in the host's memory, where there is room for them."""
-        room = self.free.get("host", math.inf) >= standing.needs
-        return 1 if room else standing.deepest
+        weights = sum(self.room.needs(standing, account) for account in self.room.accounts(standing))
+        return 1 if self.room.left(HOST) >= weights else standing.deepest
 
     def _is_busy(self, standing: Standing) -> bool:
         return standing.in_flight > 0 or standing.name in self.serve
@@ -331,6 +311,11 @@ class _Draft:
         return Plan(
             serve=tuple(self.serve),
             start=tuple(one.name for one in self.start if one.state != "sleeping"),
+            gpus={
+                one.name: self.room.accounts(one)
+                for one in self.start
+                if one.state != "sleeping" and one.device == "gpu" and self.room.knows_gpus
+            },
             wake=tuple(one.name for one in self.start if one.state == "sleeping"),
             sleep=tuple(self.asleep.items()),
             stop=tuple(name for name in idle if name not in self.asleep),

@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
-from portico.engines import Device, Engine, ModelSpec, Progress, Replica
+from portico.engines import Account, Engine, ModelSpec, Progress, Replica
 from portico.engines.lives import Lease, Model, ReplicaStatus, Run, Waiter, run_alike
 from portico.engines.schedule import Plan, decide
 from portico.errors import Busy, EngineError, EngineStartFailed, ShuttingDown, WaitedTooLong
@@ -37,7 +37,7 @@ class Supervisor:
 
     `max_queue` callers may wait for models, further ones get Busy. `patience`: seconds each of them waits until there
     is room for its model; 0: as long as it takes. `max_loaded` models take memory at once; 0: no limit. `free` tells
-    the bytes that are free now, by device; it is asked when somebody waits for a start, and None knows nothing.
+    the bytes that are free now, of the host and of each GPU; it is asked when somebody waits for a start, and None knows nothing.
     `load_timeout`: seconds a start may take without being seen to go on, and waking up or going to sleep in all.
     `drain_timeout`: seconds that running requests get when another model needs their model's place. `naps`: seconds
     of idleness until a model that can sleep does, and then until it sleeps deeper. `clock` gives seconds since the
@@ -55,7 +55,7 @@ class Supervisor:
         max_queue: int = 512,
         patience: float = 0.0,
         max_loaded: int = 0,
-        free: Callable[[], Awaitable[Mapping[Device, int]]] | None = None,
+        free: Callable[[], Awaitable[Mapping[Account, int]]] | None = None,
         load_timeout: float = 300.0,
         drain_timeout: float = 300.0,
         naps: Sequence[float] = (),
@@ -67,7 +67,7 @@ class Supervisor:
         self._load_timeout, self._say = load_timeout, say
         self._patience = patience
         self._free, self._drain_timeout, self._naps = free, drain_timeout, tuple(naps)
-        self._room: Mapping[Device, int] = {}
+        self._room: Mapping[Account, int] = {}
         """What is free, until then or until a model comes or goes."""
         self._room_until = -math.inf
         self._comings = 0
@@ -278,6 +278,7 @@ class Supervisor:
             model = self._models[name]
             spec = model.waiting[0].spec if model.waiting else model.spec
             model.claim = self._engines[spec.engine].claim(spec)
+            model.gpus = frozenset(plan.gpus.get(name, ()))
             model.state, model.began = "starting", now
             model.under_way = self._spawn(self._load(model, spec), f"load {name}")
         for name in plan.refuse:
@@ -306,7 +307,7 @@ class Supervisor:
         cuts = (model.cut_at for model in self._models.values() if model.cut_at > now)
         self._set_alarm(min(plan.wake_at, *cuts, math.inf))
 
-    async def _look(self, free: Callable[[], Awaitable[Mapping[Device, int]]]) -> None:
+    async def _look(self, free: Callable[[], Awaitable[Mapping[Account, int]]]) -> None:
         """Asks what is free, again if a model came or went meanwhile, and decides."""
         comings = -1
         while comings != self._comings:
@@ -361,7 +362,7 @@ class Supervisor:
                         model.progress = progress
                         self._say("model loading", model=spec.name, **progress.facts())
 
-                replica = await model.engine.start(spec, progressed)
+                replica = await model.engine.start(spec, progressed, gpus=sorted(model.gpus))
         except TimeoutError:
             reason = f"no progress was seen for {self._load_timeout:g} s (--load-timeout)."
             self._load_failed(model, spec, EngineStartFailed(model=spec.name, reason=reason))

@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 import secrets
+from collections.abc import Awaitable
 
 from portico.errors import Forbidden, MethodNotAllowed, PorticoError, RouteNotFound, TookTooLong
 from portico.gateway import refusals
@@ -52,7 +53,6 @@ class Gateway:
             scope, receive, send = said.scope, said.receive, said.send
         request = Request(scope, receive, send, self._loop)
         request.tag = self._tag(request)  # (1)
-        request.extra.append((b"x-request-id", request.tag.encode()))
         self.meters.in_flight += 1
         traced = self._trace(request)
         note = ""
@@ -87,18 +87,18 @@ class Gateway:
             )
             self.log.request(request.tag, request.method, request.path, status, account, note, said)
 
-    async def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request) -> Awaitable[None]:
         try:
             route = self.routes.find(request)
         except (RouteNotFound, MethodNotAllowed):
             self.access.check(request, open_route=request.method == "OPTIONS")
             if request.method == "OPTIONS":  # (3)
-                return await request.answer(204, content_type=b"", headers=self.access.preflight())
+                return request.answer(204, content_type=b"", headers=self.access.preflight())
             raise
-        request.account.dialect = route.dialect
-        request.account.route = route.path
+        account = request.account
+        account.dialect, account.route = route.dialect, route.path
         self.access.check(request, open_route=route.open)  # (2)
-        await route.handle(request)  # (4)
+        return route.handle(request)  # (4)
 
     async def _refuse(self, request: Request, error: PorticoError) -> None:
         if request.started:  # the stream's own writer has said what it could

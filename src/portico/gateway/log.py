@@ -133,7 +133,7 @@ class RequestLog:
         if self._json:
             line = msgspec.json.encode({"at": _utc(time.time()), "event": event, **facts}) + b"\n"
         else:
-            told = "  ".join(f"{key} {value}" for key, value in facts.items())
+            told = "  ".join(f"{key} {_on_one_line(value)}" for key, value in facts.items())
             line = f"{time.strftime('%H:%M:%S')} {event}  {told}\n".encode()
         self.flush(line)
 
@@ -223,16 +223,15 @@ def _as_text(ended: Ended, clock: str) -> bytes:
         what = f"{account.route.rpartition('/')[2] or account.route} {account.model.removesuffix(':latest')}"
     else:
         what = f"{ended.method} {ended.path}"
-    line = f"{clock} {ended.status} {ended.tag} {what} "
+    tokens = first = ""
     if usage is not None:
         cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
-        line += f" {usage.input_tokens} in{cached}  {usage.output_tokens} out "
+        tokens = f"  {usage.input_tokens} in{cached}  {usage.output_tokens} out"
     if account.first:
-        line += f" first {seconds((account.first - account.started) / 1e9)} "
-    line += f" {seconds(ended.took / 1e9)}"
-    if ended.note:
-        line += f"  {ended.note}"
-    return _line(line)
+        first = f"  first {seconds((account.first - account.started) / 1e9)}"
+    note = f"  {ended.note}" if ended.note else ""
+    took = seconds(ended.took / 1e9)
+    return _line(f"{clock} {ended.status} {ended.tag} {what}{tokens}{first}  {took}{note}")
 
 
 def _line(text: str) -> bytes:
@@ -276,6 +275,10 @@ def seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1000:.0f} ms"
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def _on_one_line(value: object) -> str:
+    return str(value).replace("\n", " ")
 
 
 def _utc(at: float) -> str:

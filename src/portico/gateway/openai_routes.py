@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 import msgspec
 
@@ -18,6 +19,7 @@ from portico.gateway.models import Served
 from portico.gateway.relay import SSE_TYPE, relay
 from portico.gateway.serving import Serving
 from portico.gateway.streaming import settle, stream
+from portico.messages import ChatRequest, CompletionRequest
 from portico.web import Request, Route
 
 _tokenize = msgspec.json.Decoder(shapes.Tokenize)
@@ -54,19 +56,21 @@ class OpenAIRoutes:
         seen = openai.peek(body)
         stream_it = bool(seen.stream)
         served = await self._serving.models.resolve(seen.model)
-        foreign = has_other_parts(body)
+        limit = seen.limit
+        odd = _ODD.findall(body)
+        foreign = bool(odd) and has_other_parts(body, odd)
+        plain = foreign or is_plain(body, seen, odd)
 
         async def work(served: Served, replica: Replica) -> None:
-            plain = foreign or (
-                is_plain(body, seen) and (replica.abilities.forces_arguments or not may_force(seen))
-            )
-            if goes_on(request, served, replica) and plain:
-                over = replica.context is not None and (seen.limit or 0) >= replica.context
+            forced = may_force(seen) and not (foreign or replica.abilities.forces_arguments)
+            if plain and not forced and goes_on(request, served, replica):
+                over = limit is not None and replica.context is not None and limit >= replica.context
                 sent = openai.relay_body(
                     body,
                     model=replica.served_name,
                     include_usage=stream_it,
                     drop=("max_tokens", "max_completion_tokens") if over else (),
+                    changes=openai.bounds(seen, replica.abilities.spelling),
                     glance=seen,
                 )
                 try:
@@ -74,7 +78,7 @@ class OpenAIRoutes:
                         request, replica, CHAT, sent, stream=stream_it, usage=seen.include_usage
                     )
                 except ContextLengthExceeded:
-                    if seen.limit is None or request.started or foreign:
+                    if limit is None or request.started or foreign:
                         raise
                     # The prompt may fit without the caller's max_tokens: the long way round clamps it.
                 except UpstreamFailed as error:
@@ -82,7 +86,9 @@ class OpenAIRoutes:
                         openai.read_chat(body)  # ours names the field as OpenAI's clients know it
                     raise
             chat = served.applied(openai.read_chat(body))
-            writer = openai.ChatWriter(seen.model, include_usage=chat.include_usage)
+            writer = openai.ChatWriter(
+                seen.model, include_usage=chat.include_usage, numbered=wants_numbers(chat)
+            )
             if chat.stream:
                 events = await self._serving.inference.chat(chat, replica)
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
@@ -91,7 +97,7 @@ class OpenAIRoutes:
             await request.answer(200, writer.whole(result))
 
         comments = SSE_TYPE if stream_it else b""
-        await self._serving.run(request, served, work, body=body, limit=seen.limit, comments=comments)
+        await self._serving.run(request, served, work, body=body, limit=limit, comments=comments)
 
     async def completions(self, request: Request) -> None:
         body = await request.body()
@@ -104,7 +110,11 @@ class OpenAIRoutes:
         async def work(served: Served, replica: Replica) -> None:
             if goes_on(request, served, replica) and not empty:
                 sent = openai.relay_body(
-                    body, model=replica.served_name, include_usage=stream_it, glance=seen
+                    body,
+                    model=replica.served_name,
+                    include_usage=stream_it,
+                    changes=openai.bounds(seen, replica.abilities.spelling),
+                    glance=seen,
                 )
                 try:
                     return await relay(
@@ -114,7 +124,9 @@ class OpenAIRoutes:
                     if seen.limit is None or request.started:
                         raise
             completion = served.completed(openai.read_completion(body))
-            writer = openai.CompletionWriter(seen.model, include_usage=completion.include_usage)
+            writer = openai.CompletionWriter(
+                seen.model, include_usage=completion.include_usage, numbered=wants_numbers(completion)
+            )
             events = await self._serving.inference.completion(completion, replica)
             if completion.stream:
                 return await stream(request, events, writer, SSE_TYPE, _end(writer))
@@ -222,31 +234,44 @@ class OpenAIRoutes:
 def goes_on(request: Request, served: Served, replica: Replica) -> bool:
     """The body may be passed on as it is. To a server that refuses what it does not know only if the caller chose it: the
     fields that the model knows for which it stands in are left out."""
-    chosen = replica.abilities.spelling.extensions or not request.account.fallback
-    return replica.abilities.relays and served.preset is None and chosen
+    abilities = replica.abilities
+    chosen = abilities.spelling.extensions or not request.account.fallback
+    return abilities.relays and served.preset is None and chosen
 
 
-def is_plain(body: bytes, seen: openai.Peek) -> bool:
+def wants_numbers(request: ChatRequest | CompletionRequest) -> bool:
+    """vLLM's own parameter; here it holds for engines that do not know it."""
+    return request.sampling.extra.get("return_tokens_as_token_ids") is True
+
+
+_REWORDED = (b'"developer"', b'"image_url"', b'"reasoning')
+_OTHER_PARTS = (b'"video_url"', b'"input_audio"', b'"audio_url"')
+_ODD = re.compile(b"|".join((*_REWORDED, *_OTHER_PARTS)))
+"""What a chat is looked through for, all at once: each look of its own costs half as much as this one."""
+
+
+def is_plain(body: bytes, seen: openai.Peek, odd: Collection[bytes]) -> bool:
     """Nothing in a chat has to be put differently for an engine: no role or field that only some know, no
-    image in a form that only some accept. What merely occurs in a text stands there with escaped quotes."""
+    image in a form that only some accept. What merely occurs in a text stands there with escaped quotes. `odd` is
+    what was found in it of the words above."""
     if seen.functions is not None or seen.function_call is not None or seen.reasoning is not None:
         return False
     if seen.tool_choice is not None and b'"allowed_tools"' in body:
         return False
-    return not (b'"developer"' in body or b'"image_url"' in body or b'"reasoning' in body)
+    return not odd or not any(word in odd for word in _REWORDED)
 
 
-def has_other_parts(body: bytes) -> bool:
+def has_other_parts(body: bytes, odd: Collection[bytes]) -> bool:
     """A part that only the engine understands: the body goes to it as it is, and what is wrong with it the engine
     says."""
-    if not (b'"video_url"' in body or b'"input_audio"' in body or b'"audio_url"' in body):
+    if not any(word in odd for word in _OTHER_PARTS):
         return False
     try:
         said = _parts.decode(body)  # the word may also be a tool's parameter, or somebody's whole message
     except msgspec.DecodeError:
         return False
     return any(
-        part.type in _OTHER_PARTS
+        part.type in _OTHER_TYPES
         for message in said.messages
         if isinstance(message.content, list)
         for part in message.content
@@ -266,7 +291,7 @@ class _Parts(msgspec.Struct, gc=False):
     messages: list[_Content] = []
 
 
-_OTHER_PARTS = ("video_url", "input_audio", "audio_url")
+_OTHER_TYPES = ("video_url", "input_audio", "audio_url")
 _parts = msgspec.json.Decoder(_Parts)
 
 

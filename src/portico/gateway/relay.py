@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from portico.dialects import openai
-from portico.dialects.framing import SSE_DONE, SSEReader, sse
+from portico.dialects.framing import SSE_DONE, SSEReader, is_one_event, sse
 from portico.engines import Replica
 from portico.errors import PorticoError, UpstreamClosed, UpstreamFailed, UpstreamUnreachable
 from portico.gateway.inference import read_refusal
@@ -73,7 +73,8 @@ class Glance(msgspec.Struct, gc=False):
                 continue
             if said.reasoning != said.reasoning_content:
                 return True
-            if choice.delta is not None and any(call.index is None for call in said.tool_calls or ()):
+            calls = said.tool_calls
+            if calls and choice.delta is not None and any(call.index is None for call in calls):
                 return True
         return False
 
@@ -125,20 +126,15 @@ async def relay(
 
     Raises the engine's error, read, as long as nothing has been answered.
     """
-    if replica.turns is None:
-        return await _relay(request, replica, path, body, stream=stream, usage=usage)
-    async with replica.turns:
-        await _relay(request, replica, path, body, stream=stream, usage=usage)
-
-
-async def _relay(
-    request: Request, replica: Replica, path: str, body: bytes, *, stream: bool, usage: bool
-) -> None:
+    turns = replica.turns
+    if turns is not None:
+        await turns.acquire()
+    reply: Reply | None = None
     try:
-        reply = await replica.upstream.request("POST", path, body)
-    except (UpstreamClosed, UpstreamUnreachable) as error:
-        raise await obituary(replica, error) from error
-    try:
+        try:
+            reply = await replica.upstream.request("POST", path, body)
+        except (UpstreamClosed, UpstreamUnreachable) as error:
+            raise await obituary(replica, error) from error
         if reply.status != 200:
             raise read_refusal(replica, reply.status, await reply.read(), reply.header(b"retry-after"))
         if stream:
@@ -146,7 +142,10 @@ async def _relay(
         else:
             await _whole(request, replica, reply)
     finally:
-        reply.close()
+        if reply is not None:
+            reply.close()
+        if turns is not None:
+            turns.release()
 
 
 async def _whole(request: Request, replica: Replica, reply: Reply) -> None:
@@ -237,19 +236,12 @@ class Chunks:
     def feed(self, data: bytes) -> bytes:
         """The bytes to pass on."""
         # What engines send nearly always: one whole event in a packet, with nothing in it to change.
-        if (
-            data[:7] == b"data: {"
-            and data[-2:] == _EVENT_END
-            and data.count(b"\n") == 2
-            and self._frames.empty
-            and b'"reasoning' not in data  # else `lacks_a_name` is not worth asking
-            and b'"tool_calls"' not in data
-        ):
+        if self._frames.empty and is_one_event(data):
             try:
                 seen = _glance.decode(data[6:])
             except (msgspec.DecodeError, UnicodeDecodeError):
                 seen = None
-            if seen is not None and seen.usage is None and seen.error is None:
+            if seen is not None and seen.usage is None and seen.error is None and not seen.lacks_a_name:
                 self.count += 1
                 choices = seen.choices
                 if choices and choices[-1].finish_reason is not None:

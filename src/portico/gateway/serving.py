@@ -64,7 +64,7 @@ class Serving:
         self.heartbeat, self._say = heartbeat, say
         self._request_seconds = request_seconds
 
-    async def run(
+    def run(
         self,
         request: Request,
         served: Served,
@@ -74,7 +74,7 @@ class Serving:
         body: bytes = b"",
         limit: int | None = None,
         comments: bytes = b"",
-    ) -> None:
+    ) -> Awaitable[None]:
         """Does `work` with a ready replica, which it holds meanwhile. From here on a caller who leaves cancels the
         request. `body` and `limit`, the most tokens of its answer, tell which replica suits it.
 
@@ -91,12 +91,16 @@ class Serving:
         request.watch()
         if self._request_seconds:
             request.limit(self._request_seconds)
-        signs = SignsOfLife(request, comments, self) if comments else None
+        answered = self._on if not served.fallback else self._answered
+        doing = answered(request, served, work, keep_alive, body, limit)
+        return self._with_signs(request, comments, doing) if comments else doing
+
+    async def _with_signs(self, request: Request, comments: bytes, doing: Awaitable[None]) -> None:
+        signs = SignsOfLife(request, comments, self)
         try:
-            await self._answered(request, served, work, keep_alive, body, limit)
+            await doing
         finally:
-            if signs is not None:
-                signs.end()
+            signs.end()
 
     async def _answered(
         self,
@@ -131,12 +135,11 @@ class Serving:
         account.model = served.spec.name
         if served.refusal is not None:
             raise served.refusal.with_traceback(None)
-        group = served.replicas
-        shared = len(group) > 1
+        shared = bool(served.others)
         tokens, key = (weight(body, limit), beginning(body)) if shared else (0, b"")
         tried: list[str] = []
         while True:
-            spec = self._chosen(group, key, tried) if shared else served.spec
+            spec = self._chosen(served.replicas, key, tried) if shared else served.spec
             account.attempts += 1
             failed, lease = False, None
             if shared:
@@ -150,12 +153,13 @@ class Serving:
                 failed = is_replicas_fault(error)
                 _believe(lease, error)
                 tried.append(spec.name)
-                if request.started or not may_try_again(error, tried, replicas=len(group)):
+                if request.started or not may_try_again(error, tried, replicas=len(served.replicas)):
                     raise
             finally:
-                broke = request.account.error  # in the middle of a stream, which is told there and not raised
-                failed = failed or (isinstance(broke, EngineError) and is_replicas_fault(broke))
-                _believe(lease, broke)
+                broke = account.error  # in the middle of a stream, which is told there and not raised
+                if broke is not None:
+                    failed = failed or (isinstance(broke, EngineError) and is_replicas_fault(broke))
+                    _believe(lease, broke)
                 if shared:
                     self.balance.ended(spec.name, tokens, failed=failed)
                 if lease is not None:
@@ -171,7 +175,7 @@ class Serving:
         return by_name[self.balance.choose(tuple(by_name), key, tried=tried, is_ready=is_ready)]
 
 
-def _believe(lease: Lease | None, error: Exception | None) -> None:
+def _believe(lease: Lease | None, error: Exception) -> None:
     """An engine that has told that it is dead is, though its processes may live on for a while."""
     if isinstance(error, EngineDied) and lease is not None and lease.replica.died() is None:
         lease.replica.condemn(str(error))
@@ -236,20 +240,20 @@ def begin(request: Request, spec: ModelSpec, lease: Lease) -> None:
     account.replica = spec.name
     account.asked = time.perf_counter_ns()
     account.waited_ns = account.load_ns + account.queue_ns
-    asking.set(account)
+    if lease.replica.turns is not None:
+        asking.set(account)
     request.marks = _marks
 
 
-def _marks(account: Account) -> list[tuple[bytes, bytes]]:
-    """How this answer came about, as headers. Overhead is what Portico itself added until the first byte."""
+_MARKS = b"x-portico-replica: %b\r\nx-portico-queue-ms: %.1f\r\nx-portico-attempts: %d\r\nx-portico-overhead-ms: %.2f\r\n"
+
+
+def _marks(account: Account) -> tuple[bytes, int]:
+    """How this answer came about, as lines of its head, and how many. Overhead is what Portico itself added until the first byte."""
     now = time.perf_counter_ns()
     added = account.asked - account.started - account.waited_ns + now - (account.first or now)
-    found = [
-        (b"x-portico-replica", account.replica.encode()),
-        (b"x-portico-queue-ms", b"%.1f" % ((account.load_ns + account.queue_ns) / 1e6)),
-        (b"x-portico-attempts", b"%d" % account.attempts),
-        (b"x-portico-overhead-ms", b"%.2f" % (added / 1e6)),
-    ]
-    if account.fallback:
-        found.append((b"x-portico-fallback", account.fallback.encode()))
-    return found
+    queued = account.load_ns + account.queue_ns
+    lines = _MARKS % (account.replica.encode(), queued / 1e6, account.attempts, added / 1e6)
+    if not account.fallback:
+        return lines, 4
+    return lines + b"x-portico-fallback: %b\r\n" % account.fallback.encode(), 5

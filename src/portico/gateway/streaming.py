@@ -31,22 +31,28 @@ async def stream(
     """Writes all events and then what `end` gives. Whatever breaks after the first byte becomes an error
     in the stream, as the dialect has it; before the first byte it is raised, for an honest status."""
     account = request.account
-    write = request.write_now
+    write, word = request.write_now, writer.write
+    count = 0
+
+    def arrived() -> None:  # not with every chunk: reading the clock is a part of what one costs
+        if count > account.chunks:
+            account.arrived(count - account.chunks)
 
     def written(batch: Sequence[Event]) -> bytes:
-        account.arrived(len(batch))
+        nonlocal count
+        count += len(batch)
         out = []
         for event in batch:
             if type(event) is Used:
                 account.usage = event.usage
             elif type(event) is Finished:
                 account.finish = event.finish_reason
-            out.append(writer.write(event))
+            out.append(word(event))
         return out[0] if len(out) == 1 else b"".join(out)
 
     def passed(batch: Sequence[Event]) -> bool:
         chunk = written(batch)
-        return write(chunk) if chunk and write is not None else True
+        return not chunk or write(chunk)  # type: ignore[misc]
 
     try:
         batch = await events.batch()
@@ -58,6 +64,7 @@ async def stream(
             if write is not None and isinstance(events, ReplyEvents):
                 await events.pour(passed)
             batch = await events.batch()
+        arrived()
         await request.end(await end())
     except PorticoError as error:
         if not request.started:
@@ -71,6 +78,7 @@ async def stream(
         events.close()
         await request.break_off(writer.error(request.cut_by))
     finally:
+        arrived()
         events.close()
 
 
@@ -88,12 +96,13 @@ class Stamps:
     __slots__ = ("_prefix", "_second")
 
     def __init__(self) -> None:
-        self._second = -1
+        self._second = ""
         self._prefix = ""
 
     def now(self) -> str:
-        second, fraction = divmod(time.time_ns(), 1_000_000_000)
+        digits = str(time.time_ns())
+        second = digits[:-9]
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._prefix}.{fraction:09d}Z"
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(int(second)))
+        return f"{self._prefix}{digits[-9:]}Z"

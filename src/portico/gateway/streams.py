@@ -78,9 +78,11 @@ class ReplyEvents:
         """Gives `sink` the events as they arrive, straight from the event loop, until it returns False or the
         reply has ended; `batch` goes on from there."""
 
+        reader, feed = self._reader, self._reader.feed
+
         def read(data: bytes) -> bool:
-            events = self._reader.feed(data)
-            return (sink(events) if events else True) and self._reader.failure is None
+            events = feed(data)
+            return (not events or sink(events)) and reader.failure is None
 
         await self._reply.pour(read)
 

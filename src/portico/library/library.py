@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portico.errors import DamagedFile, InvalidRequest, ModelNotFound, PorticoError, Unsupported
-from portico.library import catalogue, creation
+from portico.library import catalogue, creation, holds
 from portico.library.blobs import Blobs, read_digest
 from portico.library.creation import Additions
 from portico.library.hubsettings import HubSettings
@@ -56,7 +56,8 @@ class Library:
         self._ledger = Ledger(folder / "files.json")
         self._blobs = Blobs(folder / "blobs")
         self._shelf = Shelf(manifests, self._blobs, self._ledger, tuple(map(OllamaStore, ollama)), bundled)
-        self._stock = Stock(manifests, Manifests(folder / "unfinished"), self._blobs, changed=self.refresh)
+        unfinished, leaving = Manifests(folder / "unfinished"), Manifests(folder / "leaving")
+        self._stock = Stock(manifests, unfinished, leaving, self._blobs, changed=self.refresh)
         self._hub = hub
         self._clock = clock
         self._lock = threading.RLock()
@@ -143,6 +144,19 @@ class Library:
             raise self._not_ours(name)
         self._stock.drop(ours)
 
+    def hold(self, path: str) -> Callable[[], None] | None:
+        """Keeps the files at `path` (ModelFile.path) from being deleted, by a newer pull too, until what it returns is
+        called: an engine uses them. None: they are gone, or are just being deleted."""
+        let_go = holds.hold(Path(path))
+        if let_go is None:
+            return None
+
+        def ended() -> None:
+            let_go()
+            self._stock.sweep()
+
+        return ended
+
     def copy(self, source: str, destination: str) -> None:
         """A second name for a model; it stays when the first is deleted. Raises ModelNotFound, InvalidRequest."""
         model = self.find(source)
@@ -205,7 +219,8 @@ class Library:
         return self._stock.unfinished()
 
     def prune(self) -> int:
-        """Throws away uploads of which nothing was made within a day. Returns the bytes. Raises OSError."""
+        """Throws away uploads of which nothing was made within a day, and what a server that was killed used last and
+        nobody needs. Returns the bytes. Raises OSError."""
         return self._stock.prune()
 
     def _not_ours(self, asked: str) -> PorticoError:

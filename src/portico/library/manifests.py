@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from portico.disk import sync_folder
 from portico.library import atomic
 from portico.library.hubcache import CachedFile, Snapshot
 from portico.messages import JSON, Message, Value
@@ -96,7 +97,7 @@ class Manifests:
         path = self._path(name)
         self._read.pop(path, None)
         path.unlink(missing_ok=True)
-        atomic.sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _paths(self) -> list[Path]:
         try:

@@ -1,4 +1,7 @@
-"""What is ours: manifests, notes of unfinished pulls, uploads; and deleting the files that none of them needs."""
+"""What is ours: manifests, notes of unfinished pulls, uploads; and deleting the files that none of them needs.
+
+What an engine that runs still uses stays until it has ended; a note says that it is to go then.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from portico.library import hubcache
+from portico.library import holds, hubcache
 from portico.library.blobs import Blobs
 from portico.library.disk import disk_error
 from portico.library.hubcache import CachedFile, Snapshot
 from portico.library.manifests import FromHub, FromUpload, Manifest, Manifests, Source
 from portico.messages import Value
+
+LEAVING = " left at "
+"""Between a name and a commit, in the name of a note; no name of a model has blanks."""
 
 
 class Unfinished(Value, frozen=True, kw_only=True):
@@ -26,13 +32,19 @@ class Unfinished(Value, frozen=True, kw_only=True):
 
 
 class Stock:
-    """Owns `manifests`, `unfinished` and `blobs`: nothing else writes them. Every method may be called from any
+    """Owns `manifests`, `unfinished`, `leaving` and `blobs`: nothing else writes them. Every method may be called from any
     thread and takes a moment. `changed` is told when a model came or went."""
 
     def __init__(
-        self, manifests: Manifests, unfinished: Manifests, blobs: Blobs, *, changed: Callable[[], None]
+        self,
+        manifests: Manifests,
+        unfinished: Manifests,
+        leaving: Manifests,
+        blobs: Blobs,
+        *,
+        changed: Callable[[], None],
     ) -> None:
-        self._manifests, self._unfinished, self._blobs = manifests, unfinished, blobs
+        self._manifests, self._unfinished, self._leaving, self._blobs = manifests, unfinished, leaving, blobs
         self._changed = changed
         self._lock = threading.RLock()
 
@@ -45,7 +57,8 @@ class Stock:
 
     def ours(self) -> frozenset[str]:
         """Hashes of all files in the hub's cache that were fetched by us."""
-        return frozenset(file.hash for source in self._hub_sources() for file in source.files if file.fetched)
+        sources = (*self._hub_sources(), *_from_hub(self._leaving.all()))
+        return frozenset(file.hash for source in sources for file in source.files if file.fetched)
 
     def keep(self, manifest: Manifest) -> None:
         """From now on its name stands for it; what says the same already keeps its age. Raises NoSpace,
@@ -56,7 +69,8 @@ class Stock:
                 _write(self._manifests, manifest)
             self._unfinished.remove(manifest.name)
             if old is not None:
-                self._collect(old.source)
+                self._let_go(old)
+            self._sweep()
         self._changed()
 
     def drop(self, name: str) -> None:
@@ -68,7 +82,8 @@ class Stock:
             self._manifests.remove(name)
             self._unfinished.remove(name)
             for manifest in found:
-                self._collect(manifest.source)
+                self._let_go(manifest)
+            self._sweep()
         self._changed()
 
     # ---- pulls under way ---------------------------------------------------------------------------
@@ -90,7 +105,7 @@ class Stock:
         """What was fetched is of no use."""
         with self._lock:
             self._unfinished.remove(manifest.name)
-            self._collect(manifest.source)
+            self._let_go(manifest)
 
     def unfinished(self) -> tuple[Unfinished, ...]:
         return tuple(
@@ -105,17 +120,45 @@ class Stock:
     def prune(self) -> int:
         """Throws away uploads of which nothing was made within a day: by then nobody is between uploading and
         creating any more, another server on this folder included. Nothing as long as a manifest cannot be read,
-        such as one of a later version: it may be of any of them. Returns the bytes. Raises OSError."""
+        such as one of a later version: it may be of any of them. Sweeps too. Returns the bytes. Raises OSError."""
         with self._lock:
+            swept = self._sweep()
             if self._manifests.strays():
-                return 0
+                return swept
             used = {digest for manifest in self._manifests.all() for digest in _uploads(manifest.source)}
-            return sum(self._blobs.remove(digest) for digest in self._blobs.stale() if digest not in used)
+            stale = sum(self._blobs.remove(digest) for digest in self._blobs.stale() if digest not in used)
+            return swept + stale
+
+    def sweep(self) -> int:
+        """Deletes what was left because somebody used it, and nobody does any more. Returns the bytes."""
+        with self._lock:
+            return self._sweep()
 
     # ---- what nobody needs -------------------------------------------------------------------------
 
+    def _sweep(self) -> int:
+        return sum(self._let_go(manifest) for manifest in self._leaving.all())
+
+    def _let_go(self, dropped: Manifest) -> int:
+        """Deletes the files of what was dropped, or notes that they are to go, while somebody uses them."""
+        source = dropped.source
+        if not isinstance(source, FromHub):
+            return self._collect(source)
+        name = dropped.name if LEAVING in dropped.name else dropped.name + LEAVING + source.snapshot.commit
+        with holds.alone(source.snapshot.folder) as nobody:
+            if nobody:
+                freed = self._collect(source)
+                if self._leaving.get(name) is not None:
+                    self._leaving.remove(name)
+                return freed
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: they stay, and other tools of the cache can delete them
+            self._leaving.put(msgspec.structs.replace(dropped, name=name))
+        return 0
+
     def _collect(self, dropped: Source) -> int:
-        """Deletes the files of a source that was dropped, unless another one needs them. Returns the bytes."""
+        """Deletes the files of a source, unless another one needs them. Returns the bytes."""
         freed = 0
         used = {digest for manifest in self._manifests.all() for digest in _uploads(manifest.source)}
         for digest in _uploads(dropped):
@@ -130,8 +173,11 @@ class Stock:
         return freed
 
     def _hub_sources(self) -> list[FromHub]:
-        manifests = (*self._manifests.all(), *self._unfinished.all())
-        return [manifest.source for manifest in manifests if isinstance(manifest.source, FromHub)]
+        return _from_hub((*self._manifests.all(), *self._unfinished.all()))
+
+
+def _from_hub(manifests: Iterable[Manifest]) -> list[FromHub]:
+    return [manifest.source for manifest in manifests if isinstance(manifest.source, FromHub)]
 
 
 def _files(source: Source) -> tuple[CachedFile, ...]:

@@ -28,14 +28,18 @@ class HungUp(Exception):
 
 
 class Exchange(Protocol):
-    """What our own listener can do besides ASGI: read and write at once, where nothing has to be waited for."""
+    """What our own listener can do besides ASGI: read and write at once, where nothing has to be waited for. `headers`
+    are the request's, by name; of several the last."""
+
+    headers: dict[bytes, bytes]
 
     def body_now(self) -> bytes | None:
         """None: not the whole body is there, `receive` must be used."""
         ...
 
-    def answer_now(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """False: nothing was written, `send` must be used."""
+    def answer_now(self, status: int, lines: bytes, body: bytes) -> bool:
+        """`lines` are the head's, without those that frame the body. False: nothing was written, `send` must be
+        used."""
         ...
 
     def write_now(self, data: bytes) -> bool:
@@ -46,8 +50,8 @@ class Exchange(Protocol):
 class Request:
     """One request and its answer, for as long as it takes.
 
-    Owned by the task that handles it. `tag` is the request's id, `extra` are headers every answer carries
-    (the id's and CORS's). `gone` turns true when the caller hangs up, which also cancels the task; it is cancelled
+    Owned by the task that handles it. `tag` is the request's id, which every answer carries, and so do the headers in
+    `extra` (CORS's). `gone` turns true when the caller hangs up, which also cancels the task; it is cancelled
     too when it takes too long, and when the server stops: `cut_by` then says why.
     """
 
@@ -87,11 +91,10 @@ class Request:
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.params: dict[str, str] = {}
         self.extra: list[tuple[bytes, bytes]] = []
-        self.marks: Callable[[Account], Iterable[tuple[bytes, bytes]]] | None = None
-        """What the answer says of how it came about, asked for when its head is written."""
+        self.marks: Callable[[Account], tuple[bytes, int]] | None = None
+        """What the answer says of how it came about, asked for when its head is written: lines, and how many."""
         self.tag = ""
         self.status = 0
         self.started = False
@@ -102,6 +105,8 @@ class Request:
         self._receive, self._send, self._loop = receive, send, loop
         self._extensions: Mapping[str, Any] = scope.get("extensions") or {}
         self._exchange: Exchange | None = self._extensions.get("portico.exchange")
+        exchange = self._exchange
+        self.headers: dict[bytes, bytes] = dict(scope["headers"]) if exchange is None else exchange.headers
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -189,20 +194,17 @@ class Request:
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         """A whole answer. `content_type=b""` sends none."""
-        # RFC 9110, 8.6: a 204 has no content-length.
-        framing = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-        all_headers = [*framing, *self.extra, *headers]
-        if self.marks is not None:
-            all_headers += self.marks(self.account)
-        if content_type:
-            all_headers.append((b"content-type", content_type))
         if self.opened:  # the status is out: what is told now is an event of the stream
             self.started = True
             return await self.end(b"data: %b\n\n" % body)
         self.status, self.started = status, True
+        lines = self._lines(content_type, headers)
         exchange = self._exchange
-        if exchange is None or not exchange.answer_now(status, all_headers, body):
-            await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
+        if exchange is None or not exchange.answer_now(status, lines, body):
+            pairs = _pairs(lines)
+            if status != 204:  # RFC 9110, 8.6: a 204 has no content-length
+                pairs.append((b"content-length", b"%d" % len(body)))
+            await self._send({"type": "http.response.start", "status": status, "headers": pairs})
             await self._send({"type": "http.response.body", "body": body})
 
     async def begin(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
@@ -210,16 +212,24 @@ class Request:
         if self.opened:
             self.started = True
             return
-        all_headers = [
-            (b"content-type", content_type),
-            (b"cache-control", b"no-cache"),
-            *self.extra,
-            *headers,
-        ]
-        if self.marks is not None:
-            all_headers += self.marks(self.account)
+        pairs = _pairs(self._lines(content_type, ((b"cache-control", b"no-cache"), *headers)))
         self.status, self.started = 200, True
-        await self._send({"type": "http.response.start", "status": 200, "headers": all_headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": pairs})
+
+    def _lines(self, content_type: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The head's lines, without those that frame the body."""
+        lines, count = b"x-request-id: %b\r\n" % self.tag.encode(), 1
+        if content_type:
+            lines, count = b"%bcontent-type: %b\r\n" % (lines, content_type), 2
+        for pair in (*self.extra, *headers):
+            lines, count = b"%b%b: %b\r\n" % (lines, *pair), count + 1
+        if self.marks is not None:
+            marks, more = self.marks(self.account)
+            lines, count = lines + marks, count + more
+        # A line break inside a value would let it write headers and bodies of its own.
+        if lines.count(b"\n") != count or lines.count(b"\r") != count:
+            raise RuntimeError("A header of the answer has a line break in its value.")
+        return lines
 
     async def wait(self, content_type: bytes, comment: str) -> None:
         """Tells a caller who wants a stream that it is being worked on, where nothing could be answered yet. From
@@ -251,3 +261,9 @@ class Request:
                 await self.end(chunk)
         except TimeoutError:
             self.gone = True
+
+
+def _pairs(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """The same as ASGI has it."""
+    split = (line.partition(b": ") for line in lines.split(b"\r\n") if line)
+    return [(name, value) for name, _, value in split]

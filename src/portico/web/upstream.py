@@ -87,6 +87,11 @@ class Reply:
                 return value
         return None
 
+    @property
+    def has_end(self) -> bool:
+        """It tells where it ends; another one ends with its connection."""
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
     async def chunk(self) -> bytes:
         """All bytes that have arrived since, waiting for some; b"" at the end.
 
@@ -159,10 +164,8 @@ class Reply:
         return size
 
     def _take(self) -> bytes:
-        pieces = self._pieces
+        pieces, self._pieces, self._size = self._pieces, [], 0
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._size = 0
         connection = self._connection
         if connection.paused and not self.complete:
             connection.resume()
@@ -250,11 +253,10 @@ class Upstream:
         message = self._message(method, path, body, headers)
         connection = self._reuse()
         if connection is not None:
-            sent = time.monotonic()
             try:
                 reply = await connection.exchange(message, first_byte or self.first_byte)
             except UpstreamClosed:
-                if connection.heard or time.monotonic() - sent > AT_ONCE_SECONDS:
+                if connection.heard or time.monotonic() - connection.since > AT_ONCE_SECONDS:
                     raise
             else:
                 return self._checked(reply) if self.dial.forwarded else reply
@@ -357,7 +359,6 @@ class _Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_cause",
         "_keep",
-        "_length",
         "headed",
         "heard",
         "limit",
@@ -385,14 +386,13 @@ class _Connection(asyncio.BufferedProtocol):
         self.headed = 0.0
         """The value that `since` had when the head of the reply came, as long as nothing has come after it."""
         self._cause: EngineError | None = None
-        self._length = False
         self._keep = True
         self.paused = False
 
     async def exchange(self, message: bytes, first_byte: float) -> Reply:
         """Sends `message` and waits for the reply's head."""
         self.reply = reply = Reply(self)
-        self.heard = self._length = False
+        self.heard = False
         self.since = time.monotonic()
         self.limit = first_byte
         if self.lost:
@@ -475,9 +475,9 @@ class _Connection(asyncio.BufferedProtocol):
         self.lost = True
         self.upstream.forget(self)
         reply = self.reply
-        if reply is not None and reply.status and not self._length and error is None:
+        if reply is not None and reply.status and not reply.has_end and error is None:
             self.reply = None
-            reply.complete = True  # a reply without a length ends with its connection
+            reply.complete = True
             reply.wake()
             return
         self._cause = UpstreamClosed(url=self.upstream.told)
@@ -489,11 +489,8 @@ class _Connection(asyncio.BufferedProtocol):
     # ---- httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"content-length" or name == b"transfer-encoding":
-            self._length = True
         if self.reply is not None:
-            self.reply.headers.append((name, value))
+            self.reply.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         reply = self.reply

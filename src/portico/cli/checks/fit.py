@@ -14,7 +14,7 @@ from portico.engines import Device, Facts, ModelSpec
 from portico.engines.gpus import Gpu
 from portico.engines.llamacpp import SMALLEST_CONTEXT, cell_bytes
 from portico.engines.vllm.command import CPU_KV_BYTES
-from portico.engines.vllm.engine import PROCESS_BYTES, USUAL_SHARE
+from portico.engines.vllm.engine import PROCESS_BYTES, USUAL_SHARE, gpu_count, shards
 
 GROUP = "model"
 _STEP = 256
@@ -79,14 +79,14 @@ def on_vllm(spec: ModelSpec, room: Room, device: Device) -> Fit:
         fits = free >= weights + cache + PROCESS_BYTES
         largest = _largest(cache, token, wanted, fits)
         return Fit(weights, token, wanted, largest, free, "host", beside=cache + PROCESS_BYTES)
-    count = (options.tensor_parallel_size or 1) * (options.pipeline_parallel_size or 1)
-    taken = sorted(room.gpus, key=lambda gpu: gpu.total, reverse=True)[:count]
+    count, parts = gpu_count(options), shards(options)
+    taken = sorted(room.gpus, key=lambda gpu: (-gpu.free, gpu.index))[:count]
     share = options.gpu_memory_utilization or USUAL_SHARE
     free_share = min((gpu.free / gpu.total for gpu in taken), default=0.0)
-    budget = int(min(share, free_share) * sum(gpu.total for gpu in taken))
-    beside = PROCESS_BYTES * len(taken)
-    cache = options.kv_cache_memory_bytes or budget - weights - beside
-    fits = len(taken) == count and budget > weights + beside and cache > 0
+    of_each = int(min(share, free_share) * min((gpu.total for gpu in taken), default=0))
+    rest = of_each - weights // parts - PROCESS_BYTES
+    cache = (options.kv_cache_memory_bytes or rest) * parts
+    fits = len(taken) == count and rest > 0
     return Fit(
         weights,
         token,
@@ -94,7 +94,7 @@ def on_vllm(spec: ModelSpec, room: Room, device: Device) -> Fit:
         _largest(cache, token, wanted, fits),
         sum(gpu.free for gpu in taken),
         "gpu",
-        beside=beside,
+        beside=PROCESS_BYTES * len(taken),
         share=share,
         short=free_share if free_share < share else 0.0,
     )

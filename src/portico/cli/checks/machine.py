@@ -13,7 +13,7 @@ from portico.cli.checks import Check, State
 
 if TYPE_CHECKING:
     from portico.engines.available import Available
-    from portico.engines.gpus import Driver, Gpu
+    from portico.engines.gpus import Driver, Gpu, LeftOut
 
 GROUP, ENGINES = "machine", "engines"
 FULL, SHORT = 1_000_000_000, 5_000_000_000
@@ -50,8 +50,13 @@ def _engine(one: Available, *, none: bool) -> Check:
     return Check(ENGINES, one.name, state, one.reason)
 
 
-def gpus(present: Sequence[Gpu], driver: Driver | None, *, device: bool) -> list[Check]:
+def gpus(
+    present: Sequence[Gpu], driver: Driver | None, *, device: bool, left_out: Sequence[LeftOut] = ()
+) -> list[Check]:
     """`device`: the kernel knows an NVIDIA card, whatever the driver's library says."""
+    failed = [_left_out(one) for one in left_out]
+    if not present and failed:
+        return failed
     if not present and device:
         found = "there is an NVIDIA card, and its driver does not answer"
         do = "see what `nvidia-smi` says; a container has to be given the card when it is started"
@@ -59,12 +64,20 @@ def gpus(present: Sequence[Gpu], driver: Driver | None, *, device: bool) -> list
     if not present:
         return [Check(GROUP, "GPU", "skip", "no NVIDIA card with a working driver; models run on the CPU")]
     about = f", driver {driver.version}, CUDA {driver.cuda}" if driver else ""
-    return [_gpu(gpu, about) for gpu in present]
+    return [*(_gpu(gpu, about) for gpu in present), *failed]
+
+
+def _left_out(one: LeftOut) -> Check:
+    found = f"it is there and is not used: its driver says {one.reason!r}"
+    do = f"see what `nvidia-smi -i {one.index}` says; a card that has failed is back after a restart of the machine"
+    return Check(GROUP, f"GPU {one.index}", "warn", found, do)
 
 
 def _gpu(gpu: Gpu, about: str) -> Check:
     name = f"GPU {gpu.index}"
     found = f"{gpu.name}, {units.memory(gpu.free)} of {units.memory(gpu.total)} free{about}"
+    if gpu.shared:
+        found += "; it has no memory of its own, this is the system's"
     held = ", ".join(
         f"pid {pid} {units.memory(taken)}"
         for pid, taken in sorted(gpu.used_by.items(), key=lambda each: -each[1])[:3]
@@ -128,11 +141,11 @@ def look_at_engines(home: Path) -> list[Check]:
 
 
 def look_at_gpus() -> list[Check]:
-    from portico.engines.gpus import driver
-    from portico.engines.gpus import gpus as present
+    from portico.engines.gpus import driver, look
 
     device = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
-    return gpus(present(), driver(), device=device)
+    seen = look()
+    return gpus(seen.gpus, driver(), device=device, left_out=seen.left_out)
 
 
 def look_at_memory() -> list[Check]:

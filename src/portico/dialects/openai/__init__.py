@@ -19,8 +19,8 @@ from portico.dialects.openai.reading import read_chat, read_completion, read_emb
 from portico.dialects.openai.relaying import peek, relay_body
 from portico.dialects.openai.replies import ChatWriter, CompletionWriter
 from portico.dialects.openai.wire import Peek
-from portico.dialects.openai.writing import write_chat, write_completion, write_embedding
-from portico.dialects.spelling import ANY, LLAMACPP, OPENAI, STRICT, VLLM, Spelling
+from portico.dialects.openai.writing import bounds, write_chat, write_completion, write_embedding
+from portico.dialects.spelling import ANY, LLAMACPP, OPENAI, STRICT, VLLM, VLLM_BOUNDED, Spelling
 
 __all__ = [
     "ANY",
@@ -28,12 +28,14 @@ __all__ = [
     "OPENAI",
     "STRICT",
     "VLLM",
+    "VLLM_BOUNDED",
     "ChatWriter",
     "ChunkReader",
     "CompletionChunkReader",
     "CompletionWriter",
     "Peek",
     "Spelling",
+    "bounds",
     "embedding_reply",
     "error_body",
     "error_status",

@@ -169,7 +169,10 @@ class ChunkReader:
         return events
 
     def _read(self, payload: bytes, events: list[Event]) -> None:
-        chunk = _decode(_chat, payload)
+        try:
+            chunk = _chat.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            chunk = _decode(_chat, payload)  # says what is wrong with it
         if chunk is None:  # llama.cpp's `data: null`
             return
         if chunk.error is not None or chunk.choices is None:

@@ -48,6 +48,8 @@ _OVERFLOWS = tuple(
         r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)",
         # llama.cpp
         r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<limit>\d+)",
+        # another Portico
+        r"prompt has (?P<tokens>\d+) tokens, but the model's context is (?P<limit>\d+) tokens",
         # TGI: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` tokens and 200 ...
         r"must be <= (?P<limit>\d+)\. Given: (?P<tokens>\d+) `inputs` tokens",
         r"`inputs` must have less than (?P<limit>\d+) tokens\. Given: (?P<tokens>\d+)",

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from math import nan
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from portico.messages import Logprob
+
+NUMBERED = "token_id:"
+"""What vLLM puts before a token's number, where a caller asks for numbers (return_tokens_as_token_ids)."""
 
 
 class Token(Struct, gc=False):
     token: str
     logprob: float | None
     bytes: list[int] | None = None
+    id: int | UnsetType | None = UNSET
+    """llama.cpp's."""
 
 
 class TokenWithTop(Struct, gc=False):
@@ -20,6 +26,7 @@ class TokenWithTop(Struct, gc=False):
     logprob: float | None
     bytes: list[int] | None = None
     top_logprobs: list[Token] | None = None
+    id: int | UnsetType | None = UNSET
 
 
 class Content(Struct, gc=False):
@@ -56,11 +63,13 @@ def read(content: list[TokenWithTop] | None) -> tuple[Logprob, ...]:
             token=it.token,
             logprob=_number(it.logprob),
             bytes=None if it.bytes is None else tuple(it.bytes),
+            id=None if it.id is UNSET else it.id,
             top=tuple(
                 Logprob(
                     token=top.token,
                     logprob=_number(top.logprob),
                     bytes=None if top.bytes is None else tuple(top.bytes),
+                    id=None if top.id is UNSET else top.id,
                 )
                 for top in it.top_logprobs or ()
             ),
@@ -74,6 +83,19 @@ def of_text(found: tuple[Logprob, ...], text: str) -> tuple[Logprob, ...]:
     if found and "".join(it.token for it in found[:-1]) == text != "":
         return found[:-1]
     return found
+
+
+def numbered(found: tuple[Logprob, ...]) -> tuple[Logprob, ...]:
+    """Tokens by their numbers instead of their texts, as vLLM writes them; two tokens may have the same text."""
+    return tuple(
+        msgspec.structs.replace(
+            it,
+            token=it.token if it.id is None else f"{NUMBERED}{it.id}",
+            bytes=it.bytes if it.id is None else None,
+            top=numbered(it.top),
+        )
+        for it in found
+    )
 
 
 def read_columns(columns: Columns) -> tuple[Logprob, ...]:

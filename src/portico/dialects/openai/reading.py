@@ -48,7 +48,7 @@ def read_chat(body: bytes) -> ChatRequest:
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=chat.parallel_tool_calls,
-        format=_format(chat.response_format),
+        format=read_format(chat.response_format),
         sampling=_sampling(chat, sent, limit=_limit(limit, at_least=1)),
         stream=bool(chat.stream),
         n=_count(chat.n),
@@ -77,7 +77,7 @@ def read_completion(body: bytes) -> CompletionRequest:
         suffix=completion.suffix or None,
         echo=bool(completion.echo),
         sampling=_sampling(completion, sent, limit=_limit(completion.max_tokens, at_least=0)),
-        format=_format(completion.response_format),
+        format=read_format(completion.response_format),
         stream=bool(completion.stream),
         n=_count(completion.n),
         logprobs=whole(logprobs, "logprobs"),
@@ -193,7 +193,7 @@ def _thinking(chat: wire.Chat) -> tuple[dict[str, JSON], bool | str | None]:
     return template, False if effort in _OFF else _EFFORTS.get(effort, effort)
 
 
-def _format(sent: wire.ResponseFormat | None) -> Format | None:
+def read_format(sent: wire.ResponseFormat | None) -> Format | None:
     if sent is None or sent.type == "text":
         return None
     if sent.type == "json_object":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -22,6 +23,7 @@ from portico.messages import (
     Event,
     Finished,
     FinishReason,
+    Logprob,
     ReasoningDelta,
     Result,
     TextDelta,
@@ -131,7 +133,8 @@ class _Writer:
     """Writes one reply: all its chunks have one id and one time.
 
     include_usage: the caller asked for a chunk with the usage. It is written by `end`, as the last one
-    before [DONE], whenever the usage came. id, created: given by tests; else made here.
+    before [DONE], whenever the usage came. numbered: log probabilities name tokens by their numbers.
+    id, created: given by tests; else made here.
     """
 
     prefix: str  # of ids
@@ -139,9 +142,15 @@ class _Writer:
     chunk_kind: str  # `object` of a chunk
 
     def __init__(
-        self, model: str, *, include_usage: bool = False, id: str | None = None, created: int | None = None
+        self,
+        model: str,
+        *,
+        include_usage: bool = False,
+        numbered: bool = False,
+        id: str | None = None,
+        created: int | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._numbered = model, numbered
         self._id = id or f"{self.prefix}-{secrets.token_hex(12)}"
         self._created = int(time.time()) if created is None else created
         self._head = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
@@ -184,6 +193,9 @@ class _Writer:
     def _write(self, event: Event) -> bytes:
         raise NotImplementedError
 
+    def _said(self, found: tuple[Logprob, ...]) -> tuple[Logprob, ...]:
+        return logprobs.numbered(found) if self._numbered else found
+
     def _aborted(self) -> bytes:
         return self.error(UpstreamFailed("The engine aborted this answer.", status=500))
 
@@ -206,14 +218,14 @@ class ChatWriter(_Writer):
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
     _text_end = b'},"logprobs":null,"finish_reason":null}'
 
-    def __init__(
-        self, model: str, *, include_usage: bool = False, id: str | None = None, created: int | None = None
-    ) -> None:
-        super().__init__(model, include_usage=include_usage, id=id, created=created)
+    def __init__(self, model: str, **how: Any) -> None:
+        super().__init__(model, **how)
         self._calls: set[tuple[int, int]] = set()
 
     def whole(self, result: Result) -> bytes:
-        return self._body([_chat_choice(choice) for choice in result.choices], result.usage)
+        return self._body(
+            [_chat_choice(choice, self._said(choice.logprobs)) for choice in result.choices], result.usage
+        )
 
     def _write(self, event: Event) -> bytes:
         if isinstance(event, Used):
@@ -223,11 +235,15 @@ class ChatWriter(_Writer):
         match event:
             case TextDelta():
                 delta = b'{"content":%b}' % _encode(event.text)
-                return role + self._chunk(event.index, delta, _encode(logprobs.write(event.logprobs)))
+                return role + self._chunk(
+                    event.index, delta, _encode(logprobs.write(self._said(event.logprobs)))
+                )
             case ReasoningDelta():
                 text = _encode(event.text)
                 delta = b'{"reasoning":%b,"reasoning_content":%b}' % (text, text)
-                return role + self._chunk(event.index, delta, _encode(logprobs.write(event.logprobs)))
+                return role + self._chunk(
+                    event.index, delta, _encode(logprobs.write(self._said(event.logprobs)))
+                )
             case ToolCallDelta():
                 return role + self._chunk(event.index, b'{"tool_calls":[%b]}' % self._piece(event))
             case Finished(finish_reason="error"):
@@ -264,10 +280,8 @@ class CompletionWriter(_Writer):
     prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
     _text_end = b',"logprobs":null,"finish_reason":null}'
 
-    def __init__(
-        self, model: str, *, include_usage: bool = False, id: str | None = None, created: int | None = None
-    ) -> None:
-        super().__init__(model, include_usage=include_usage, id=id, created=created)
+    def __init__(self, model: str, **how: Any) -> None:
+        super().__init__(model, **how)
         self._offsets: dict[int, int] = {}  # characters written of each choice
 
     def whole(self, result: Result) -> bytes:
@@ -276,7 +290,7 @@ class CompletionWriter(_Writer):
                 _TextChoice(
                     index=choice.index,
                     text=choice.text,
-                    logprobs=logprobs.write_columns(choice.logprobs, 0),
+                    logprobs=logprobs.write_columns(self._said(choice.logprobs), 0),
                     finish_reason=_FINISH[choice.finish_reason],
                 )
                 for choice in result.choices
@@ -306,7 +320,7 @@ class CompletionWriter(_Writer):
             return self._chunk(index, _encode(event.text), b"null", b"null")
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + sum(len(it.token) for it in event.logprobs)
-        columns = _encode(logprobs.write_columns(event.logprobs, offset))
+        columns = _encode(logprobs.write_columns(self._said(event.logprobs), offset))
         return self._chunk(index, _encode(event.text), columns, b"null")
 
     def _chunk(self, index: int, text: bytes, probs: bytes, finish: bytes) -> bytes:
@@ -317,7 +331,7 @@ class CompletionWriter(_Writer):
 # ---- whole ---------------------------------------------------------------------------------------
 
 
-def _chat_choice(choice: Choice) -> _ChatChoice:
+def _chat_choice(choice: Choice, said: tuple[Logprob, ...]) -> _ChatChoice:
     # null and not "" beside calls: some clients show an empty bubble for "".
     message = _Message(content=None if choice.tool_calls and not choice.text else choice.text)
     if choice.reasoning:
@@ -327,7 +341,7 @@ def _chat_choice(choice: Choice) -> _ChatChoice:
     return _ChatChoice(
         index=choice.index,
         message=message,
-        logprobs=logprobs.write(choice.logprobs),
+        logprobs=logprobs.write(said),
         finish_reason=_FINISH[choice.finish_reason],
     )
 

@@ -132,6 +132,7 @@ class ResponseFormat(Struct, omit_defaults=True, gc=False):
     type: str
     json_schema: JSONSchema | None = None
     schema: dict[str, Any] | None = None  # llama.cpp's json_object with a schema
+    format: dict[str, Any] | None = None  # vLLM's structural_tag
 
 
 class Effort(Struct, gc=False):
@@ -188,6 +189,7 @@ class Peek(Settings, kw_only=True, gc=False):
 
     max_completion_tokens: Number | None = None
     messages: list[Raw] | UnsetType = UNSET
+    response_format: Raw | UnsetType = UNSET
     prompt: Raw | UnsetType = UNSET
     tools: list[Raw] | None = None
     logprobs: bool | Number | None = None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+import msgspec
+
 from portico.dialects import body
-from portico.dialects.openai import conversation, wire
+from portico.dialects.openai import conversation, reading, wire
+from portico.dialects.plain import is_plain
 from portico.dialects.spelling import ANY, Spelling
+from portico.errors import InvalidRequest
 from portico.messages import (
     ChatRequest,
     CompletionRequest,
@@ -18,6 +22,9 @@ from portico.messages import (
 )
 
 _COMPACT = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
+_BLANKS = 1
+"""White space in a row: `, ` and `: `, as OpenAI and the embedded engine write it. A bound that would let indented JSON
+through keeps answers from being lost, but a small model fills it each time."""
 _WITH_USAGE = wire.StreamOptions(include_usage=True)
 
 
@@ -52,7 +59,7 @@ def write_chat(request: ChatRequest, *, model: str, spelling: Spelling = ANY) ->
         tools=[_tool(tool) for tool in request.tools] or None,
         tool_choice=_choice(request.tool_choice),
         parallel_tool_calls=request.parallel_tool_calls,
-        response_format=_format(request.format, spelling),
+        response_format=_format(request.format, spelling, alone=not request.tools),
         logprobs=request.logprobs or None,
         top_logprobs=request.top_logprobs if request.logprobs else None,
         reasoning_effort=effort,
@@ -78,7 +85,7 @@ def write_completion(request: CompletionRequest, *, model: str, spelling: Spelli
     if request.format is not None and spelling.schema_in_completions == "json_schema":
         extra = {**extra, "json_schema": _schema(request.format, spelling)}
     else:
-        completion.response_format = _format(request.format, spelling)
+        completion.response_format = _format(request.format, spelling, alone=True)
     return body.encode(completion, extra)
 
 
@@ -124,7 +131,7 @@ def _settings(request: ChatRequest | CompletionRequest, model: str, spelling: Sp
 
 def _extra(request: ChatRequest | CompletionRequest, spelling: Spelling) -> dict[str, Any]:
     """Samplers that only some engines have."""
-    return request.sampling.extra if spelling.extensions else {}
+    return request.sampling.extra if spelling.extensions or spelling.passes_extra else {}
 
 
 def _inputs(inputs: tuple[str | tuple[int, ...], ...]) -> str | list[str | int | list[int]]:
@@ -164,13 +171,38 @@ def _choice(choice: ToolChoice | None) -> str | wire.Choice | None:
     return choice.mode
 
 
-def _format(format: Format | None, spelling: Spelling) -> wire.ResponseFormat | None:
+def _format(format: Format | None, spelling: Spelling, *, alone: bool) -> wire.ResponseFormat | None:
+    """`alone`: there are no tools, of which the engine would make a structural tag of its own."""
     if format is None:
         return None
+    if spelling.bounds_white_space and alone and is_plain(schema := _schema(format, spelling)):
+        return _bounded(schema)
     if format.kind == "json" and not spelling.compact_schemas:
         return wire.ResponseFormat(type="json_object")
     schema = wire.JSONSchema(name=format.name, schema=_schema(format, spelling), strict=format.strict)
     return wire.ResponseFormat(type="json_schema", json_schema=schema)
+
+
+def _bounded(schema: Any) -> wire.ResponseFormat:
+    """For plain schemas only: of another one the engine may have to find another grammar, which it does not here."""
+    bounded = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": _BLANKS}
+    return wire.ResponseFormat(type="structural_tag", format=bounded)
+
+
+def bounds(seen: wire.Peek, spelling: Spelling) -> dict[str, Any]:
+    """What changes in a body that is passed on, so that its answer is not lost in white space. A format that is wrong is
+    left to the engine to refuse."""
+    if not spelling.bounds_white_space or seen.tools or seen.response_format is msgspec.UNSET:
+        return {}
+    try:
+        format = reading.read_format(
+            msgspec.json.decode(seen.response_format, type=wire.ResponseFormat | None)
+        )
+    except (msgspec.DecodeError, InvalidRequest):
+        return {}
+    if format is None or not is_plain(schema := _schema(format, spelling)):
+        return {}
+    return {"response_format": _bounded(schema)}
 
 
 def _schema(format: Format, spelling: Spelling) -> Any:

@@ -14,14 +14,25 @@ from typing import Literal
 
 import msgspec
 
-from portico.dialects.spelling import VLLM
-from portico.engines import Abilities, Claim, Device, ModelSpec, Progress, Progressed, sockets, unheard
+from portico.dialects.spelling import VLLM, VLLM_BOUNDED
+from portico.engines import (
+    Abilities,
+    Account,
+    Claim,
+    Hold,
+    ModelSpec,
+    Progress,
+    Progressed,
+    sockets,
+    unheard,
+    unheld,
+)
 from portico.engines.apart import apart
-from portico.engines.gpus import ANSWER_SECONDS, Gpu, gpus, visible
+from portico.engines.gpus import ANSWER_SECONDS, Gpu, Seen, gpus, look, visible
 from portico.engines.memory import Measured
 from portico.engines.remote import RemoteReplica
 from portico.engines.turns import Turns
-from portico.engines.vllm.arguments import may_need_the_hub, number
+from portico.engines.vllm.arguments import flag, has_any, may_need_the_hub, number
 from portico.engines.vllm.command import CPU_KV_BYTES, Command, Place, command
 from portico.engines.vllm.health import Limits
 from portico.engines.vllm.installs import Install, Installs
@@ -47,12 +58,19 @@ LOOK_SECONDS = 0.2
 END_SECONDS = 10.0
 """What vLLM gets to end by itself; it takes about two."""
 MEASURE_SECONDS = 3.0
+FETCHES = 3
+"""How often a model's files are asked for, where they go while it is about to be started."""
 LOG_LINES = 2000
 """Of a failed start the cause may be hundreds of lines before the end."""
 Fetch = Callable[[ModelSpec, Progressed], Awaitable[ModelSpec]]
 """Brings a model's files here, where they are not; returns it as it is to be started then."""
 WAITS = Progress(stage="waiting for another start")
-ABILITIES = Abilities(forces_arguments=False, spelling=VLLM)
+BOUNDS_SINCE = (0, 32)
+"""From this version on its grammars are known to take a bound for white space."""
+_FAILED_INSIDE = re.compile(
+    r"^\((?:EngineCore|Worker)\S* pid=\d+\) .*?(?P<what>\b[\w.]+(?:Error|Exception): .+)"
+)
+_GRAMMARS = ("--structured-outputs-config", "--config")
 LIMITS = Limits()
 
 
@@ -73,15 +91,18 @@ class VllmReplica(RemoteReplica):
         mark: str,
         place: Place,
         device: Literal["cpu", "gpu"],
+        abilities: Abilities,
     ) -> None:
         super().__init__(spec, upstream, context)
-        self.abilities = ABILITIES
+        self.abilities = abilities
         self.child, self.mark, self.place, self.device = child, mark, place, device
         self.gpus = named(place)
         self.pid = child.pid
         self.watch: Watch | None = None
         self.level = 0
         """How deep it sleeps."""
+        self.let_go: Callable[[], None] = unheld("")
+        """Its files may be deleted from then on."""
         self._dead: str | None = None
 
     def died(self) -> str | None:
@@ -97,14 +118,14 @@ class VllmReplica(RemoteReplica):
         self.child.when_ended(tell)
 
     def takes(self) -> int | None:
-        """Bytes that its processes hold, of GPUs if it runs on these, else of the host; None: unknown, or it sleeps, or is
-        dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
+        """Bytes that its processes hold, of that of its GPUs of which they hold most, or of the host if it runs there;
+        None: unknown, or it sleeps, or is dead. In a container the driver does not name our processes: what they hold of the host would be far too little.
         Asks the driver: not in an event loop."""
         if self.watch is None or self.level or self.died() is not None:
             return None
         if self.device == "cpu":
             return self.watch.resident or None
-        return sum(gpu.used_by.get(pid, 0) for gpu in gpus() for pid in self.watch.members) or None
+        return max((held_of(gpu, self.watch) for gpu in gpus()), default=0) or None
 
     def computes(self) -> bool | None:
         """Whether one of its GPUs does, for whomever; None: nobody knows. Asks the driver: not in an event loop."""
@@ -131,7 +152,7 @@ class VllmReplica(RemoteReplica):
     def ends(self, reason: str) -> None:
         """It is dead: what still lives of it is killed, and whoever waits for it is told at once."""
         if self._dead is None:
-            self._dead = f"{self.child.log.tail(3)}\n({reason})"
+            self._dead = ended_by(self.child.log, reason)
             self.upstream.close()
             self.child.abandon()
 
@@ -157,12 +178,18 @@ class Vllm:
 
     def claim(self, spec: ModelSpec) -> Claim:
         install = self._install or next(iter(self.installs.all()), None)
-        device: Device = "host" if install is None or install.device == "cpu" else "gpu"
         measured = self._measured.get(spec)
+        if install is None or install.device == "cpu":
+            return Claim(memory=on_host(spec) if measured is None else measured)
+        own = [gpu for gpu in self._present if not gpu.shared]
+        expected = {str(gpu.index): on_gpu(spec, gpu) for gpu in self._present}
+        differ = len({*expected.values()}) > 1  # then nobody knows of which of them it was measured
         return Claim(
-            device=device,
-            memory=measured if measured is not None else estimate(spec, device, self._present),
-            deepest=2 if spec.vllm.sleep and device == "gpu" else 0,
+            device="gpu" if own or not self._present else "host",
+            memory=max(expected.values(), default=0) if measured is None else measured,
+            by_gpu=expected if differ else {},
+            count=gpu_count(spec.vllm),
+            deepest=2 if spec.vllm.sleep else 0,
         )
 
     def __init__(
@@ -177,9 +204,11 @@ class Vllm:
         install: Install | None = None,
         visible: str | None = None,
         fetch: Fetch = as_it_is,
+        hold: Hold = unheld,
     ) -> None:
-        """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all."""
-        self._visible, self._fetch = visible, fetch
+        """`visible`: the GPUs that may be used, as CUDA_VISIBLE_DEVICES has them; None: all. `hold` keeps a model's files
+        while it runs: it reads them again when it wakes."""
+        self._visible, self._fetch, self._hold = visible, fetch, hold
         self._home, self._first_byte, self._between = home, first_byte, between
         self._max_waiting, self._patience = max_waiting, patience
         self._limits, self._install = limits, install
@@ -190,43 +219,61 @@ class Vllm:
         self._present: tuple[Gpu, ...] = ()
         """As they were seen last: how large they are does not change, and who claims does so in the event loop."""
 
-    async def look(self) -> None:
-        """Looks for GPUs, because claims do not. Takes seconds where nobody uses them."""
+    async def look(self) -> Seen:
+        """Looks for GPUs, because claims do not, and tells what there is. Takes seconds where nobody uses them."""
         if any(install.device == "gpu" for install in (self._install, *self.installs.all()) if install):
-            await self._look()
+            return await self._look()
+        return Seen()
 
-    async def _look(self) -> tuple[Gpu, ...]:
-        """Those that the driver names; none where it does not in time."""
+    async def _look(self) -> Seen:
+        """What the driver names; nothing where it does not in time."""
         try:
-            present = await apart(gpus, within=ANSWER_SECONDS)
+            seen = await apart(look, within=ANSWER_SECONDS)
         except TimeoutError:
-            return ()
-        self._present = visible(present, self._visible) or present or self._present
-        return present
+            return Seen()
+        self._present = visible(seen.gpus, self._visible) or seen.gpus or self._present
+        return seen
 
     def end_leftovers(self) -> list[Record]:
         """Ends what servers that were killed have left running. Blocks, for a second where there was any."""
         return self._running.end_leftovers()
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> VllmReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> VllmReplica:
         """Loads the model and returns when it answers. Raises EngineStartFailed with vLLM's own reason, in a line,
         and what to change."""
         install = self._install or self._found(spec)
-        local = await self._fetch(spec, progressed)
-        with _is_well(progressed):
-            await self._starting.acquire()
+        local, let_go = await self._fetched(spec, progressed)
         try:
-            return await self._start(spec, local, install, progressed)
-        finally:
-            self._starting.release()
+            with _is_well(progressed):
+                await self._starting.acquire()
+            try:
+                replica = await self._start(spec, local, install, progressed, ",".join(gpus))
+            finally:
+                self._starting.release()
+        except BaseException:
+            let_go()
+            raise
+        replica.let_go = let_go
+        return replica
+
+    async def _fetched(self, spec: ModelSpec, progressed: Progressed) -> tuple[ModelSpec, Callable[[], None]]:
+        """The model with its files here, held. Where a newer version has just taken their place: that one."""
+        for _ in range(FETCHES):
+            local = await self._fetch(spec, progressed)
+            if (let_go := self._hold(local.source)) is not None:
+                return local, let_go
+        return local, unheld("")  # vLLM says best what is missing
 
     async def _start(
-        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed
+        self, spec: ModelSpec, local: ModelSpec, install: Install, progressed: Progressed, given: str
     ) -> VllmReplica:
-        """`local`: the same model, its files here. What is measured of it is kept under what was asked for."""
+        """`local`: the same model, its files here. What is measured of it is kept under what was asked for. `given`: the
+        GPUs it gets."""
         mark = new_mark()
-        chosen = None
-        if install.device == "gpu" and (present := await self._look()):
+        chosen = given or None
+        if install.device == "gpu" and not given and (present := (await self._look()).gpus):
             chosen = chosen_gpus(spec, present, self._visible)
         place = self._place(spec, mark, chosen)
         child = self._launch(spec, command(local, install, place, more={MARK: mark}))
@@ -242,6 +289,7 @@ class Vllm:
                 mark=mark,
                 place=place,
                 device=install.device,
+                abilities=abilities(spec.vllm, install.version),
             )
             # vLLM takes as many as it is given, and has a queue of its own that knows neither limit.
             replica.turns = Turns(
@@ -273,6 +321,7 @@ class Vllm:
             replica.upstream.close()
             await (replica.child.end(END_SECONDS) if replica.died() is None else replica.child.kill())
             self._forget(replica.mark, replica.place)
+            await asyncio.to_thread(replica.let_go)
 
     async def sleep(self, replica: VllmReplica, level: int) -> None:
         """Level 1 moves the weights to the host's memory, level 2 drops them; both drop the KV cache."""
@@ -354,6 +403,7 @@ class Vllm:
     ) -> None:
         """Returns when it answers. Every line that it writes is progress."""
         stages, seen = Stages(), 0
+        progressed(Progress(stage=stages.now.name))  # its first line comes after half a minute of imports
         while True:
             count, lines = child.log.since(seen)
             for line in lines:
@@ -414,8 +464,28 @@ def at_once(options: VllmOptions) -> int:
     return each * (number(options.args, "--data-parallel-size", "-dp") or 1)
 
 
-def gpu_count(spec: ModelSpec) -> int:
-    return (spec.vllm.tensor_parallel_size or 1) * (spec.vllm.pipeline_parallel_size or 1)
+def abilities(options: VllmOptions, version: str) -> Abilities:
+    """Its grammars may be others than we know: by an argument, or because it is older than those."""
+    numbers = tuple(int(each) for each in re.findall(r"\d+", version)[:2])
+    named = any(flag(each).partition(".")[0] in _GRAMMARS for each in options.args)
+    bounded = numbers >= BOUNDS_SINCE and not named
+    return Abilities(forces_arguments=False, spelling=VLLM_BOUNDED if bounded else VLLM)
+
+
+def gpu_count(options: VllmOptions) -> int:
+    """GPUs that a replica takes of this machine. What stands in the arguments wins, as with vLLM."""
+    args = options.args
+    copies = number(args, "--data-parallel-size-local", "-dpl") or number(args, "--data-parallel-size", "-dp")
+    if has_any(args, ("--data-parallel-rank", "-dpn")):
+        copies = 1  # the others are started by somebody else
+    return shards(options) * (copies or 1)
+
+
+def shards(options: VllmOptions) -> int:
+    """GPUs that share one copy of the weights."""
+    tensor = number(options.args, "--tensor-parallel-size", "-tp") or options.tensor_parallel_size
+    pipeline = number(options.args, "--pipeline-parallel-size", "-pp") or options.pipeline_parallel_size
+    return (tensor or 1) * (pipeline or 1)
 
 
 def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> str:
@@ -425,20 +495,26 @@ def chosen_gpus(spec: ModelSpec, present: Sequence[Gpu], said: str | None) -> st
     allowed = visible(present, said)
     if allowed is None or (said and not allowed):
         return said or ""
-    best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec)]
+    best = sorted(allowed, key=lambda gpu: (-gpu.free, gpu.index))[: gpu_count(spec.vllm)]
     return ",".join(str(index) for index in sorted(gpu.index for gpu in best))
 
 
-def estimate(spec: ModelSpec, device: Device, present: Sequence[Gpu]) -> int:
-    """Bytes it will take, before it was ever measured; 0: unknown."""
-    options, weights = spec.vllm, spec.facts.size or 0
-    if device == "host":
-        return weights + (options.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
-    if options.kv_cache_memory_bytes:
-        return weights + options.kv_cache_memory_bytes + PROCESS_BYTES
-    count = gpu_count(spec)
-    share = options.gpu_memory_utilization or USUAL_SHARE
-    return int(share * sum(sorted((gpu.total for gpu in present), reverse=True)[:count]))
+def on_host(spec: ModelSpec) -> int:
+    """Bytes it will take on a CPU, before it was ever measured."""
+    return (spec.facts.size or 0) + (spec.vllm.kv_cache_memory_bytes or CPU_KV_BYTES) + PROCESS_BYTES
+
+
+def on_gpu(spec: ModelSpec, gpu: Gpu) -> int:
+    """Bytes it will take of this GPU, and of each other one it needs, before it was ever measured."""
+    if spec.vllm.kv_cache_memory_bytes:
+        return (spec.facts.size or 0) // shards(spec.vllm) + spec.vllm.kv_cache_memory_bytes + PROCESS_BYTES
+    return int((spec.vllm.gpu_memory_utilization or USUAL_SHARE) * gpu.total)
+
+
+def held_of(gpu: Gpu, watch: Watch) -> int:
+    """Bytes of this GPU that the processes hold; where its memory is the host's, with what they hold of that."""
+    held = sum(gpu.used_by.get(pid, 0) for pid in watch.members)
+    return held + watch.resident if held and gpu.shared else held
 
 
 class _Model(msgspec.Struct):
@@ -478,6 +554,15 @@ def start_failed(spec: ModelSpec, log: Log, code: int, place: Place) -> EngineSt
         out_of_memory=failure.code in ("out_of_memory", "kv_cache_too_small"),
         gpus=named(place),
     )
+
+
+def ended_by(log: Log, reason: str) -> str:
+    """`reason` is what was seen from outside; before that what failed in a process that computes, if it said so. Lines of
+    the server in front of these tell only that they are dead."""
+    for line in reversed(log.lines()[-200:]):
+        if found := _FAILED_INSIDE.search(line):
+            return f"{found['what'][:300]}\n({reason})"
+    return f"({reason})"
 
 
 def last_words(log: Log, code: int) -> str:

@@ -23,6 +23,8 @@ _CONSEQUENCE = re.compile(
     r"EngineCore encountered a fatal error|^SystemExit|"
     r"^KeyboardInterrupt|^Process \S+:$"
 )
+_ALWAYS = re.compile(r"Triton is installed, but|Found ulimit of ")
+"""Said at every start on some machines, whatever becomes of it."""
 _HARMLESS = re.compile(r"Error saving model info cache|Error during atomic write")
 _ENDED = re.compile(
     r"Failed core proc\(s\): \{[^}]*?: -(?P<core>\d{1,3})\b|died unexpectedly \(exit code: -(?P<worker>\d{1,3})\)"
@@ -302,7 +304,12 @@ def _tail(told: Sequence[tuple[str, str]], strong: Sequence[str]) -> tuple[str, 
     """The last lines that say something, each once. The first exception is among them, however much came after."""
     said: dict[str, str] = {}
     for _, text in told:
-        if _CONSEQUENCE.search(text) or _FRAME_OF_PYDANTIC.match(text) or not (line := _plain(text)):
+        if (
+            _CONSEQUENCE.search(text)
+            or _ALWAYS.match(text)
+            or _FRAME_OF_PYDANTIC.match(text)
+            or not (line := _plain(text))
+        ):
             continue
         bar = BAR.match(text)
         name = bar["title"] if bar else line

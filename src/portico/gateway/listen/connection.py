@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 from collections import deque
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -150,12 +151,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.skipped_body:
             self.skipped_body = b""
             return
-        declared, awaits_continue = 0, False
-        for name, value in headers:
-            if name == b"content-length":
-                declared = int(value)
-            elif name == b"expect":
-                awaits_continue = value.lower() == b"100-continue"
+        named = dict(headers)
+        declared = int(named.get(b"content-length", 0))
         method = self.parser.get_method().decode()
         path, raw_path, query = _target(self.url)
         error = self._objection(headers, owed, declared, path)
@@ -185,8 +182,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self,
             scope,
             hangup,
+            named,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
-            awaits_continue=awaits_continue and version == "1.1",
+            awaits_continue=version == "1.1" and named.get(b"expect", b"").lower() == b"100-continue",
         )
         if self.running is None:
             self._start(exchange)
@@ -241,9 +239,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _start(self, exchange: Exchange) -> None:
         self.running = exchange
-        task = self.loop.create_task(exchange.run(self.app))
-        self.tasks.add(task)
-        task.add_done_callback(self.gate.ended)
+        self.tasks.add(exchange.begin(self.app))
 
     def answered(self, exchange: Exchange) -> None:
         """The running exchange's answer is complete."""
@@ -259,7 +255,7 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self.refusal is not None:
             self.transport.write(self.refusal)
             self._leave(linger=True)
-        else:
+        elif self.flow.read_paused:
             self.flow.resume_reading()
 
     def answer_error(self, error: PorticoError, exchange: Exchange) -> None:
@@ -352,6 +348,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._leave(linger=self.cycle is not None and self.cycle.more_body)
 
 
+@lru_cache(maxsize=256)
 def _target(url: bytes) -> tuple[str, bytes, bytes]:
     """(path, raw path, query) of a request's target; the path is empty if there is none in it."""
     if not url.startswith(b"/") or b"#" in url:

@@ -88,12 +88,14 @@ class Exchange:
         "_parts",
         "_started",
         "_taken_whole",
+        "_task",
         "_transport",
         "_written",
         "awaits_continue",
         "connection",
         "disconnected",
         "hangup",
+        "headers",
         "held",
         "keep_alive",
         "more_body",
@@ -107,14 +109,16 @@ class Exchange:
         connection: GuardedProtocol,
         scope: dict[str, Any],
         hangup: Hangup,
+        headers: dict[bytes, bytes],
         *,
         keep_alive: bool,
         awaits_continue: bool,
     ) -> None:
-        self.connection, self.scope, self.hangup = connection, scope, hangup
+        self.connection, self.scope, self.hangup, self.headers = connection, scope, hangup, headers
         self._transport, self._flow = connection.transport, connection.flow
         self.keep_alive, self.awaits_continue = keep_alive, awaits_continue
         self.disconnected = False
+        self._task: asyncio.Task[None] | None = None
         # the request
         self.more_body = True  # the body is not whole yet
         self.taken = self.held = 0  # bytes of body received, and of these not yet given to the application
@@ -134,8 +138,12 @@ class Exchange:
 
     # ---- what the connection does with it
 
-    async def run(self, app: App) -> None:
-        """Runs the application and answers in its place where it does not."""
+    def begin(self, app: App) -> asyncio.Task[None]:
+        """Runs the application in a task, and answers in its place where it does not."""
+        self._task = task = self.connection.loop.create_task(self._run(app))
+        return task
+
+    async def _run(self, app: App) -> None:
         extensions = self.scope["extensions"]
         extensions["portico.exchange"] = self
         try:
@@ -155,8 +163,11 @@ class Exchange:
                 log.error("%s %s ended without a complete answer.", self.scope["method"], self.path)
                 self._fail(PorticoError("The server gave no answer to this request."))
         finally:
-            # Else scope and exchange would hold each other until a collection.
+            # Else scope and exchange would hold each other until a collection, and so would task and exchange.
             del extensions["portico.exchange"]
+            if self._task is not None:
+                self.connection.gate.ended(self._task)
+                self._task = None
 
     def _fail(self, error: PorticoError) -> None:
         if self.response_complete or self.disconnected:
@@ -172,11 +183,13 @@ class Exchange:
         """A stretch of the request's body has arrived."""
         self._parts.append(body)
         self.held += len(body)
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def end_body(self) -> None:
         self.more_body = False
-        self._wake()
+        if self._news is not None:
+            self._news.set()
 
     def fail_body(self, error: PorticoError) -> None:
         """The rest of the request's body will not come: `receive` raises `error`."""
@@ -205,7 +218,8 @@ class Exchange:
             return None
         if self.disconnected or self.response_complete:
             return None
-        self._flow.resume_reading()
+        if self._flow.read_paused:
+            self._flow.resume_reading()
         return self._take()
 
     async def receive(self) -> Message:
@@ -250,13 +264,18 @@ class Exchange:
     # What Portico's own application does instead, with `body_now`, where it need not wait: it finds this in
     # `extensions["portico.exchange"]`.
 
-    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
-        """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly."""
+    def answer_now(self, status: int, lines: bytes, body: bytes) -> bool:
+        """A whole answer; False if it has to go through `send`: the caller has left, or reads too slowly. `lines`:
+        the head's, but for those that frame the body."""
         if self._started or self.disconnected or self.response_complete or self._flow.write_paused:
             return False
-        self._head = self._build_head(status, headers)
         self._started = True
-        self._write(body, True)
+        if status != 204:  # RFC 9110, 8.6: a 204 has no content-length
+            lines = b"%bcontent-length: %d\r\n" % (lines, len(body))
+        head = self._framed(status, lines, framed=True)
+        self._written = True
+        self._transport.write(head if self._bodiless else head + body)
+        self._complete()
         return True
 
     def write_now(self, data: bytes) -> bool:
@@ -271,7 +290,7 @@ class Exchange:
         return not self._flow.write_paused
 
     def _build_head(self, status: int, headers: Headers) -> bytes:
-        lines = [STATUS_LINE[status], self.connection.gate.lines]
+        lines = []
         framed = False
         for name, value in headers:
             name = name.lower()
@@ -284,24 +303,27 @@ class Exchange:
                 elif name == b"transfer-encoding":
                     continue  # framing is decided below
             lines.append(b"%b: %b\r\n" % (name, value))
+        joined = b"".join(lines)
+        # A line break inside a value would let it write headers and bodies of its own.
+        if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines):
+            raise RuntimeError("A header of the answer has a line break in its value.")
+        return self._framed(status, joined, framed=framed)
+
+    def _framed(self, status: int, lines: bytes, *, framed: bool) -> bytes:
+        """The head. `framed`: the length of the body is among `lines`."""
         if self.scope["method"] == "HEAD" or status in (204, 304):
             self._bodiless = True
         elif not framed:
             # HTTP/1.0 does not know chunks: there the end of the connection is the end of the answer.
             self._chunked = self.scope["http_version"] == "1.1"
             if self._chunked:
-                lines.append(b"transfer-encoding: chunked\r\n")
+                lines += b"transfer-encoding: chunked\r\n"
         # Without "100 Continue" nobody knows whether the body still comes: what follows cannot be read.
         if self.awaits_continue and self.more_body:
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        # A line break inside a value would let it write headers and bodies of its own. The gate's lines are two.
-        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
-            raise RuntimeError("A header of the answer has a line break in its value.")
-        return head
+            lines += b"connection: close\r\n"
+        return b"%b%b%b\r\n" % (STATUS_LINE[status], self.connection.gate.lines, lines)
 
     def _write(self, body: bytes, last: bool) -> None:
         if self._chunked:
@@ -320,8 +342,12 @@ class Exchange:
             self._transport.write(data)
             self._head, self._written = b"", True
         if last:
-            self.response_complete = True
-            self._parts.clear()  # what the application did not ask for
-            self.hangup.settle()
-            self._wake()
-            self.connection.answered(self)
+            self._complete()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self._parts.clear()  # what the application did not ask for
+        self.hangup.settle()
+        if self._news is not None:
+            self._news.set()
+        self.connection.answered(self)

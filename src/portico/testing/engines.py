@@ -1,11 +1,11 @@
-"""Doubles for tests of code that uses Portico: no process, no network, no waiting."""
+"""Doubles of engines: no process, no network, no waiting."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
-from portico.engines import Abilities, Claim, Device, ModelSpec, Progressed, unheard
+from portico.engines import HOST, Abilities, Account, Claim, ModelSpec, Progressed, unheard
 from portico.engines.turns import Turns
 from portico.errors import EngineStartFailed, UpstreamClosed
 from portico.messages import ChatRequest
@@ -76,9 +76,10 @@ class FakeEngine:
         lease = await asking
         assert not engine.stopped_while_serving             # seen by the engine, not inferred from timing
 
-    `claims` says by name what models take and whether they sleep; `memory` is what they take together now, by device,
-    and `most_memory` the most of it there was; `gpus` says by name which GPUs they use. `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last; `running`
-    those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
+    `claims` says by name what models take and whether they sleep; `memory` is what they take together now, of the host
+    and of each GPU, and `most_memory` the most of it there was; `gpus` says by name which GPUs they use, where they are
+    given none. `fail(...)` lets the next starts fail. `replicas` are all that were ever started, the newest last;
+    `running` those that live. `most_running` is how many there were at once. `url` is what their upstreams connect to.
     `progressed()` says that the latest start goes on.
     """
 
@@ -98,11 +99,11 @@ class FakeEngine:
         self._failures: list[Exception] = []
         self.claims: dict[str, Claim] = {}
         self.gpus: dict[str, frozenset[str]] = {}
-        self.most_memory: dict[Device, int] = {}
+        self.most_memory: dict[Account, int] = {}
         self.asleep: dict[FakeReplica, int] = {}
         self.slept_while_serving: list[FakeReplica] = []
         self.fails_to_wake = False
-        self._begun: list[ModelSpec] = []
+        self._begun: list[tuple[ModelSpec, frozenset[str]]] = []
 
     @property
     def running(self) -> list[FakeReplica]:
@@ -115,13 +116,15 @@ class FakeEngine:
         self._failures += [error] * times
 
     @property
-    def memory(self) -> dict[Device, int]:
-        """Bytes that its models take now, those that are being started included."""
-        awake = [one.spec for one in self.running if one.last_words is None and one not in self.asleep]
-        taken: dict[Device, int] = {}
-        for spec in [*awake, *self._begun]:
+    def memory(self) -> dict[Account, int]:
+        """Bytes that its models take now, those that are being started included. Of one that uses no GPU it could name
+        they are those of "gpu"."""
+        awake = [one for one in self.running if one.last_words is None and one not in self.asleep]
+        taken: dict[Account, int] = {}
+        for spec, gpus in [*((one.spec, one.gpus) for one in awake), *self._begun]:
             claim = self.claim(spec)
-            taken[claim.device] = taken.get(claim.device, 0) + claim.memory
+            for account in (HOST,) if claim.device == "host" else gpus or ("gpu",):
+                taken[account] = taken.get(account, 0) + claim.by_gpu.get(account, claim.memory)
         return taken
 
     def claim(self, spec: ModelSpec) -> Claim:
@@ -144,10 +147,13 @@ class FakeEngine:
         del self.asleep[replica]
         self._count()
 
-    async def start(self, spec: ModelSpec, progressed: Progressed = unheard) -> FakeReplica:
+    async def start(
+        self, spec: ModelSpec, progressed: Progressed = unheard, *, gpus: Sequence[Account] = ()
+    ) -> FakeReplica:
         self.progressed = progressed
         self.starting += 1
-        self._begun.append(spec)
+        begun = (spec, frozenset(gpus) or self.gpus.get(spec.name, frozenset()))
+        self._begun.append(begun)
         self._count()
         try:
             self.start_began.set()
@@ -155,12 +161,12 @@ class FakeEngine:
             if self._failures:
                 raise self._failures.pop(0)
             replica = FakeReplica(spec, number=len(self.replicas) + 1, url=self.url)
-            replica.gpus = self.gpus.get(spec.name, frozenset())
+            _, replica.gpus = begun
             self.replicas.append(replica)
             return replica
         finally:
             self.starting -= 1
-            self._begun.remove(spec)
+            self._begun.remove(begun)
 
     async def stop(self, replica: FakeReplica) -> None:
         if replica.serving and replica.last_words is None:
@@ -174,5 +180,5 @@ class FakeEngine:
         alive = [replica for replica in self.running if replica.last_words is None]
         alive = [replica for replica in alive if replica not in self.asleep]
         self.most_running = max(self.most_running, self.starting + len(alive))
-        for device, taken in self.memory.items():
-            self.most_memory[device] = max(self.most_memory.get(device, 0), taken)
+        for account, taken in self.memory.items():
+            self.most_memory[account] = max(self.most_memory.get(account, 0), taken)
