@@ -10,11 +10,11 @@ PYTEST := $(BIN)/python -m pytest
 MODEL := models/portico-tiny
 MODEL_VENV := .venv-model
 MODEL_PYTHON := cd $(MODEL) && $(CURDIR)/$(MODEL_VENV)/bin/python -m
-# What the two trainings leave: the second goes on from the weights of the first, with a learning rate that rises and
-# falls again. Started again after an interruption, each goes on where it was. Other steps: make model STEPS="60 120".
+# What the trainings leave, one after the other: each goes on from the weights of the one before, with a learning rate that
+# rises and falls again, up to so many steps in all. Started again after an interruption, each goes on where it was. Other
+# steps: make model STEPS="60 120".
 TRAINED := $(CURDIR)/build/portico-tiny
-FIRST := $(TRAINED)/first
-STEPS := 6000 12000
+STEPS := 6000 12000 14500
 TRAIN := recipe.train --seed 1 --tokenizer $(TRAINED)/tokenizer.json --resume
 NPM := tests/npm/node_modules/.package-lock.json
 
@@ -56,13 +56,15 @@ bench: $(VENV)/installed
 model: $(MODEL_VENV)/installed
 	@$(MODEL_PYTHON) recipe.evaluate --check README.md
 	@$(MODEL_PYTHON) pytest -q -c /dev/null --rootdir . recipe
-	@mkdir -p $(FIRST)
-	@cp $(MODEL)/chat_template.jinja $(TRAINED)/
+	@mkdir -p $(TRAINED)
 	@$(MODEL_PYTHON) recipe.tokenizer $(TRAINED)/tokenizer.json
-	@$(MODEL_PYTHON) $(TRAIN) --out $(FIRST) --steps $(firstword $(STEPS))
-	@$(MODEL_PYTHON) $(TRAIN) --out $(TRAINED) --steps $(lastword $(STEPS)) --first $(firstword $(STEPS)) \
-		--init $(FIRST)/model.safetensors
-	@$(MODEL_PYTHON) recipe.export $(TRAINED) . --earlier $(FIRST)
+	@first=0 before=; for steps in $(STEPS); do \
+		mkdir -p $(TRAINED)/$$steps && cp $(MODEL)/chat_template.jinja $(TRAINED)/tokenizer.json $(TRAINED)/$$steps/ && \
+		( $(MODEL_PYTHON) $(TRAIN) --out $(TRAINED)/$$steps --steps $$steps --first $$first \
+			$${before:+--init $$before/model.safetensors} ) || exit 1; \
+		first=$$steps before=$(TRAINED)/$$steps; done
+	@$(MODEL_PYTHON) recipe.export $(TRAINED)/$(lastword $(STEPS)) . \
+		$(addprefix --earlier $(TRAINED)/,$(filter-out $(lastword $(STEPS)),$(STEPS)))
 	@$(MODEL_PYTHON) recipe.golden
 	@$(MODEL_PYTHON) recipe.evaluate --update README.md $(ARGS)
 

@@ -1,6 +1,6 @@
 """Writes the folder that is shipped, from one that the training left.
 
-    python -m recipe.export TRAINED FOLDER [--earlier FIRST]
+    python -m recipe.export TRAINED FOLDER [--earlier FIRST --earlier SECOND ...]
 
 TRAINED: config.json, model.safetensors (float32 or bfloat16), tokenizer.json, chat_template.jinja and, if it is
 there, log.jsonl, which becomes training.jsonl, behind that of FIRST, the training that it went on from. FOLDER then has bfloat16 safetensors with all that transformers and
@@ -17,6 +17,7 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class ExportFailed(Exception):
     """What was written is not what was trained, or what was trained cannot be written."""
 
 
-def export(trained: Path, folder: Path, earlier: Path | None = None) -> None:
+def export(trained: Path, folder: Path, earlier: Sequence[Path] = ()) -> None:
     """Writes into `folder`, which is empty. Raises ExportFailed."""
     config: Json = json.loads((trained / "config.json").read_text())
     tokenizer: Json = json.loads((trained / "tokenizer.json").read_text())
@@ -69,7 +70,7 @@ def export(trained: Path, folder: Path, earlier: Path | None = None) -> None:
     tensors.write_bf16(folder / "model.safetensors", weights)
     for name in ("tokenizer.json", "chat_template.jinja"):
         shutil.copyfile(trained / name, folder / name)
-    logs = [place / "log.jsonl" for place in (earlier, trained) if place is not None]
+    logs = [place / "log.jsonl" for place in (*earlier, trained)]
     if told := "".join(log.read_text(encoding="utf-8") for log in logs if log.exists()):
         (folder / "training.jsonl").write_text(told, encoding="utf-8")
     write_json(folder / "config.json", shipped_config(config, ids))
@@ -275,7 +276,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("trained", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--earlier", type=Path, metavar="FIRST", help="its log comes first")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FIRST",
+        help="its log comes first; may be repeated",
+    )
     asked = parser.parse_args(arguments)
     try:
         with replacing(asked.folder) as made:

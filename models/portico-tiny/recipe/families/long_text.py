@@ -55,7 +55,7 @@ COUNT_WORDINGS = [
     "Numbers from {a} to {b}",
     # Never trained:
     "Can you list the numbers from {a} up to {b}?",
-    "Please write down all numbers from {a} to {b}.",
+    "Write out all numbers from {a} to {b}.",
 ]
 DOWN_WORDINGS = [
     "Count down from {a} to {b}",
@@ -206,7 +206,7 @@ LINES_WORDINGS = [
     'Give me {n} lines that say "{word}".',
     # Never trained:
     "Could you give me {n} numbered lines with the word {word}?",
-    'I want {n} lines that say "{word}".',
+    'I want "{word}" on {n} lines.',
 ]
 
 
@@ -304,8 +304,8 @@ STORY_WORDINGS = [
     "Could you write a story of {n} sentences about {about}?",
     "Can you write a story with {n} sentences about {about}?",
     # Never trained:
-    "Could you write a story with {n} sentences about {about}?",
-    "Please tell me a story about {about}. Use {n} sentences.",
+    "I want a story about {about}. It has {n} sentences.",
+    "Could I have a story about {about} in {n} sentences?",
 ]
 
 
