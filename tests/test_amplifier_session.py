@@ -71,8 +71,9 @@ async def test_a_tool_round(server: LiveServer) -> None:
 async def test_a_forced_call(server: LiveServer) -> None:
     config = {"base_url": server.url, "temperature": 0, "max_tokens": 100}
     async with session(config, request={"tool_choice": "required"}, tools=("tool-weather",)) as (one, _):
+        # It ends: the demand is made of the first answer only. A model that greets nobody may ask once more by itself.
         await one.execute("Hello there.")
-        assert len(one.coordinator.get("tools")["get_weather"].asked) == 1
+        assert one.coordinator.get("tools")["get_weather"].asked
 
 
 SCHEMA = {

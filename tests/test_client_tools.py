@@ -469,8 +469,20 @@ def test_the_bundled_model_calls_a_tool(server: LiveServer, mode: Any) -> None:
     assert "18 degrees, sunny" in run.text
 
 
+@dataclass
+class Price:
+    product: str
+    price: int
+
+
+def get_price(product: str) -> dict[str, int]:
+    """Get the price of a product"""
+    return {"price": 29}
+
+
 def test_the_bundled_model_calls_a_tool_and_answers_as_a_type(server: LiveServer) -> None:
     with Client(server.openai_url) as client:
-        run = client.run("Get the age of Ada.", tools=[get_age, get_weather], output=Person, temperature=0)
-    assert run.parsed == Person("Ada", 44) and run.mode == "schema"
-    assert [step.call.name for step in run.steps] == ["get_age"]
+        tools = [get_price, Function(city_weather, name="get_weather")]
+        run = client.run("Get the price of the lamp.", tools=tools, output=Price, temperature=0)
+    assert run.parsed == Price("lamp", 29) and run.mode == "schema"
+    assert [step.call.name for step in run.steps] == ["get_price"]
