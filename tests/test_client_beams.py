@@ -54,10 +54,10 @@ def test_the_sequences_are_those_of_transformers(server: LiveServer, prompt: Any
     assert found.prompt_token_ids == tuple(prompt["prompt_ids"]) and found.by == "client"
     scores = [beam.score for beam in found]
     assert len(found) == width and scores == sorted(scores, reverse=True)
-    # Where two stood near each other on the way, 16 bits may have kept the other one: of the later ones, not of the first.
+    # Where two of four stood near each other on the way, 16 bits may have kept the other one, but never for the first.
     theirs = {tuple(beam["ids"]): beam for beam in golden}
     shared = [(beam, theirs[beam.token_ids]) for beam in found if beam.token_ids in theirs]
-    assert found[0].token_ids == tuple(golden[0]["ids"]) and len(shared) >= width / 2
+    assert found[0].token_ids == tuple(golden[0]["ids"]) and len(shared) >= 2
     assert [beam.text for beam, _ in shared] == [beam["text"] for _, beam in shared]
     assert [beam.score for beam, _ in shared] == pytest.approx(
         [beam["score"] for _, beam in shared], abs=NEAR

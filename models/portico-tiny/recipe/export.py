@@ -3,7 +3,7 @@
     python -m recipe.export TRAINED FOLDER [--earlier FIRST --earlier SECOND ...]
 
 TRAINED: config.json, model.safetensors (float32 or bfloat16), tokenizer.json, chat_template.jinja and, if it is
-there, log.jsonl, which becomes training.jsonl, behind that of FIRST, the training that it went on from. FOLDER then has bfloat16 safetensors with all that transformers and
+there, log.jsonl, which becomes training.jsonl, behind those of FIRST and SECOND, the trainings that it went on from. FOLDER then has bfloat16 safetensors with all that transformers and
 vLLM read, and the same weights as a GGUF file for llama.cpp: matrices as float16, norms as float32, both of the
 values that bfloat16 kept, so that engines differ by their arithmetic alone. Both files are read again and compared,
 and the embedded engine has to cut texts into the same tokens as the tokenizers library; before that nothing in FOLDER
